@@ -1,0 +1,386 @@
+//! ptrace(2), by seizing: no SIGSTOP is sent, and a tracer's death lets every tracee go on.
+//!
+//! Privilege: what ptrace access asks for (ptrace(2), "Ptrace access mode checking"): the same user and a dumpable
+//! target, or CAP_SYS_PTRACE. A process has one tracer at most: EPERM where it has another.
+//!
+//! A thread that may be running is a [`Running`], one in a ptrace stop a [`Stopped`]; neither can be copied, and what
+//! is only true of a stopped thread can only be asked of one. Letting a [`Stopped`] go takes it away.
+//!
+//! ESRCH from any of these has three meanings (ptrace(2), "Errors"): the thread is gone; it isn't ours; it isn't
+//! stopped. Since the types keep the last two from happening, it means gone: a SIGKILL can take a thread out of any
+//! stop at any moment.
+
+use std::os::fd::RawFd;
+
+use syscalls::Sysno;
+
+use crate::arch::Registers;
+use crate::error::{Failed, Result};
+use crate::gate::syscall;
+
+const SEIZE: usize = 0x4206;
+const INTERRUPT: usize = 0x4207;
+const LISTEN: usize = 0x4208;
+const CONT: usize = 7;
+const SYSCALL: usize = 24;
+const DETACH: usize = 17;
+const GETREGSET: usize = 0x4204;
+const SETREGSET: usize = 0x4205;
+const GETSIGMASK: usize = 0x420a;
+const SETSIGMASK: usize = 0x420b;
+const PEEKSIGINFO: usize = 0x4209;
+const GETSIGINFO: usize = 0x4202;
+const GET_RSEQ_CONFIGURATION: usize = 0x420f;
+const GETEVENTMSG: usize = 0x4201;
+
+const NT_PRSTATUS: usize = 1;
+const NT_X86_XSTATE: usize = 0x202;
+
+/// Syscall stops are marked by bit 7. Without it, a tracer's death in a syscall stop delivers a real SIGTRAP.
+const O_TRACESYSGOOD: usize = 1;
+/// The tracer's death kills the tracee.
+pub const O_EXITKILL: usize = 1 << 20;
+
+const EVENT_STOP: i32 = 128;
+
+fn ptrace(request: usize, tid: i32, addr: usize, data: usize, name: &str) -> Result<usize> {
+    // SAFETY: each caller below passes, in `addr` and `data`, what its request takes: numbers, or pointers to buffers
+    // that live over the call and that the kernel fills no further than the length given.
+    unsafe { syscall(Sysno::ptrace, [request, tid as usize, addr, data, 0, 0]) }
+        .map_err(|e| e.of(format!("ptrace({name}, {tid})")))
+}
+
+/// Why a thread stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// By our PTRACE_INTERRUPT, or because it was born traced.
+    Interrupt,
+    /// Its process is stopped by job control, with this signal.
+    Group(i32),
+    /// A signal is about to be delivered to it.
+    Signal(i32),
+    /// At the entry or the exit of a system call.
+    Syscall,
+    /// Some other event, by its number (PTRACE_EVENT_…).
+    Event(i32),
+}
+
+/// What waiting for a thread found.
+#[derive(Debug)]
+pub enum Waited {
+    /// It stopped.
+    Stopped(Stopped),
+    /// It is gone: its wait status.
+    Gone(i32),
+    /// Nothing yet.
+    Still(Running),
+}
+
+/// A seized thread that may be running.
+#[derive(Debug)]
+pub struct Running {
+    tid: i32,
+}
+
+/// A seized thread in a ptrace stop.
+#[derive(Debug)]
+pub struct Stopped {
+    tid: i32,
+    stop: Stop,
+}
+
+impl Running {
+    /// Seizes a thread (PTRACE_SEIZE). It runs on; our death lets it go.
+    ///
+    /// # Errors
+    /// EPERM: no ptrace access, or it has a tracer. ESRCH: it is gone.
+    pub fn seize(tid: i32) -> Result<Running> {
+        ptrace(SEIZE, tid, 0, O_TRACESYSGOOD, "PTRACE_SEIZE")?;
+        Ok(Running { tid })
+    }
+
+    /// Which thread.
+    pub fn tid(&self) -> i32 {
+        self.tid
+    }
+
+    /// Asks it to stop (PTRACE_INTERRUPT); [`Running::wait`] tells when it has.
+    pub fn interrupt(&self) -> Result<()> {
+        ptrace(INTERRUPT, self.tid, 0, 0, "PTRACE_INTERRUPT").map(drop)
+    }
+
+    /// Waits for the next stop, or the end, of the thread.
+    pub fn wait(self) -> Result<Waited> {
+        self.wait_with(0)
+    }
+
+    /// Looks whether it has stopped or ended, without waiting.
+    pub fn poll(self) -> Result<Waited> {
+        self.wait_with(libc::WNOHANG)
+    }
+
+    fn wait_with(self, flags: i32) -> Result<Waited> {
+        let mut status = 0i32;
+        let tid = self.tid;
+        loop {
+            let args =
+                [tid as usize, &raw mut status as usize, (flags | libc::__WALL) as usize, 0, 0, 0];
+            // SAFETY: the status lives over the call.
+            match unsafe { syscall(Sysno::wait4, args) } {
+                Ok(0) => return Ok(Waited::Still(self)),
+                Ok(_) => break,
+                Err(e) if e.is(libc::EINTR) => continue,
+                Err(e) => return Err(e.of(format!("wait4({tid}, __WALL)"))),
+            }
+        }
+        if libc::WIFEXITED(status) || libc::WIFSIGNALED(status) {
+            return Ok(Waited::Gone(status));
+        }
+        let signal = libc::WSTOPSIG(status);
+        let stop = match status >> 16 {
+            EVENT_STOP if signal == libc::SIGTRAP => Stop::Interrupt,
+            EVENT_STOP => Stop::Group(signal),
+            0 if signal == libc::SIGTRAP | 0x80 => Stop::Syscall,
+            0 => Stop::Signal(signal),
+            event => Stop::Event(event),
+        };
+        Ok(Waited::Stopped(Stopped { tid, stop }))
+    }
+}
+
+impl Stopped {
+    /// Which thread.
+    pub fn tid(&self) -> i32 {
+        self.tid
+    }
+
+    /// Why it stopped.
+    pub fn stop(&self) -> Stop {
+        self.stop
+    }
+
+    /// Lets it run, delivering `signal` (0: none) where it stopped for one.
+    pub fn resume(self, signal: i32) -> Result<Running> {
+        ptrace(CONT, self.tid, 0, signal as usize, "PTRACE_CONT")?;
+        Ok(Running { tid: self.tid })
+    }
+
+    /// Lets it run to the next entry or exit of a system call.
+    pub fn resume_to_syscall(self) -> Result<Running> {
+        ptrace(SYSCALL, self.tid, 0, 0, "PTRACE_SYSCALL")?;
+        Ok(Running { tid: self.tid })
+    }
+
+    /// Leaves it stopped by job control, but notices SIGCONT (PTRACE_LISTEN).
+    pub fn listen(self) -> Result<Running> {
+        ptrace(LISTEN, self.tid, 0, 0, "PTRACE_LISTEN")?;
+        Ok(Running { tid: self.tid })
+    }
+
+    /// Lets it go for good, delivering `signal` (0: none). A process that job control stopped stays stopped.
+    pub fn detach(self, signal: i32) -> Result<()> {
+        ptrace(DETACH, self.tid, 0, signal as usize, "PTRACE_DETACH").map(drop)
+    }
+
+    /// Its general registers.
+    pub fn registers(&self) -> Result<Registers> {
+        let mut registers = Registers::default();
+        let mut iov = libc::iovec {
+            iov_base: (&raw mut registers).cast(),
+            iov_len: size_of::<Registers>(),
+        };
+        ptrace(GETREGSET, self.tid, NT_PRSTATUS, &raw mut iov as usize, "PTRACE_GETREGSET, NT_PRSTATUS")?;
+        if iov.iov_len != size_of::<Registers>() {
+            return Err(Failed::unexpected(format!("thread {}: registers of {} bytes", self.tid, iov.iov_len)));
+        }
+        Ok(registers)
+    }
+
+    /// Sets its general registers, all at once. The segment registers and bases are checked by the kernel.
+    pub fn set_registers(&self, registers: &Registers) -> Result<()> {
+        let mut registers = *registers;
+        let mut iov = libc::iovec {
+            iov_base: (&raw mut registers).cast(),
+            iov_len: size_of::<Registers>(),
+        };
+        ptrace(SETREGSET, self.tid, NT_PRSTATUS, &raw mut iov as usize, "PTRACE_SETREGSET, NT_PRSTATUS").map(drop)
+    }
+
+    /// Its whole extended state (x87, SSE, AVX, AVX-512, AMX), in the processor's XSAVE layout, not compacted.
+    pub fn xstate(&self) -> Result<Vec<u8>> {
+        let mut buffer = vec![0u8; 16 << 10];
+        let mut iov = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+        ptrace(GETREGSET, self.tid, NT_X86_XSTATE, &raw mut iov as usize, "PTRACE_GETREGSET, NT_X86_XSTATE")?;
+        buffer.truncate(iov.iov_len);
+        Ok(buffer)
+    }
+
+    /// Sets its extended state; the kernel refuses (EINVAL) reserved bits, and AMX without the permission for it.
+    pub fn set_xstate(&self, state: &[u8]) -> Result<()> {
+        let mut state = state.to_vec();
+        let mut iov = libc::iovec { iov_base: state.as_mut_ptr().cast(), iov_len: state.len() };
+        ptrace(SETREGSET, self.tid, NT_X86_XSTATE, &raw mut iov as usize, "PTRACE_SETREGSET, NT_X86_XSTATE")
+            .map(drop)
+    }
+
+    /// Its signal mask: the one it has when the call it may be in (sigsuspend, ppoll, …) is over.
+    pub fn signal_mask(&self) -> Result<u64> {
+        let mut mask = 0u64;
+        ptrace(GETSIGMASK, self.tid, 8, &raw mut mask as usize, "PTRACE_GETSIGMASK")?;
+        Ok(mask)
+    }
+
+    /// Sets its signal mask.
+    pub fn set_signal_mask(&self, mask: u64) -> Result<()> {
+        let mut mask = mask;
+        ptrace(SETSIGMASK, self.tid, 8, &raw mut mask as usize, "PTRACE_SETSIGMASK").map(drop)
+    }
+
+    /// The `siginfo_t` of the signal it stopped for, as the kernel lays it out (128 bytes).
+    pub fn signal_info(&self) -> Result<[u8; 128]> {
+        let mut info = [0u8; 128];
+        ptrace(GETSIGINFO, self.tid, 0, info.as_mut_ptr() as usize, "PTRACE_GETSIGINFO")?;
+        Ok(info)
+    }
+
+    /// The pending signals of the thread, or of its process (`shared`), in the order of the queue, without taking them
+    /// (PTRACE_PEEKSIGINFO): each a `siginfo_t` of 128 bytes.
+    pub fn pending_signals(&self, shared: bool) -> Result<Vec<[u8; 128]>> {
+        #[repr(C)]
+        struct PeekArgs {
+            off: u64,
+            flags: u32,
+            nr: i32,
+        }
+        let mut all = Vec::new();
+        let mut infos = vec![[0u8; 128]; 32];
+        loop {
+            let mut peek = PeekArgs { off: all.len() as u64, flags: u32::from(shared), nr: infos.len() as i32 };
+            let n = ptrace(
+                PEEKSIGINFO,
+                self.tid,
+                &raw mut peek as usize,
+                infos.as_mut_ptr() as usize,
+                "PTRACE_PEEKSIGINFO",
+            )?;
+            all.extend_from_slice(&infos[..n.min(infos.len())]);
+            if n < infos.len() {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// The thread's restartable-sequences registration (rseq(2)): address, length and signature; none where it has none.
+    pub fn rseq(&self) -> Result<Option<Rseq>> {
+        let mut rseq = Rseq::default();
+        match ptrace(
+            GET_RSEQ_CONFIGURATION,
+            self.tid,
+            size_of::<Rseq>(),
+            &raw mut rseq as usize,
+            "PTRACE_GET_RSEQ_CONFIGURATION",
+        ) {
+            Ok(_) => Ok((rseq.address != 0).then_some(rseq)),
+            // Kernels without rseq say EIO.
+            Err(e) if e.is(libc::EIO) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The message of the event it stopped for (PTRACE_GETEVENTMSG).
+    pub fn event_message(&self) -> Result<u64> {
+        let mut message = 0u64;
+        ptrace(GETEVENTMSG, self.tid, 0, &raw mut message as usize, "PTRACE_GETEVENTMSG")?;
+        Ok(message)
+    }
+}
+
+/// `struct ptrace_rseq_configuration` (linux/ptrace.h).
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rseq {
+    /// Where the thread's `struct rseq` is, in the target.
+    pub address: u64,
+    /// How long it is.
+    pub size: u32,
+    /// The signature before every abort handler.
+    pub signature: u32,
+    flags: u32,
+    pad: u32,
+}
+
+/// The head of a thread's robust futex list and its length (get_robust_list(2)); ptrace access is needed.
+pub fn robust_list(tid: i32) -> Result<(u64, u64)> {
+    let (mut head, mut len) = (0u64, 0u64);
+    let args = [tid as usize, &raw mut head as usize, &raw mut len as usize, 0, 0, 0];
+    // SAFETY: both results live over the call.
+    unsafe { syscall(Sysno::get_robust_list, args) }.map_err(|e| e.of(format!("get_robust_list({tid})")))?;
+    Ok((head, len))
+}
+
+/// Pins the calling thread to one processor until dropped; then its old mask is back.
+///
+/// Handing over between tracer and target costs 5 µs on one processor and 100 across two.
+#[derive(Debug)]
+pub struct Pinned {
+    old: [u64; 16],
+}
+
+impl Pinned {
+    /// Pins us to this processor. Where that isn't allowed, nothing is pinned.
+    pub fn to(cpu: usize) -> Option<Pinned> {
+        let mut old = [0u64; 16];
+        affinity(0, Sysno::sched_getaffinity, &mut old).ok()?;
+        let mut one = [0u64; 16];
+        *one.get_mut(cpu / 64)? |= 1 << (cpu % 64);
+        affinity(0, Sysno::sched_setaffinity, &mut one).ok()?;
+        Some(Pinned { old })
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        let _ = affinity(0, Sysno::sched_setaffinity, &mut self.old);
+    }
+}
+
+fn affinity(tid: i32, nr: Sysno, mask: &mut [u64; 16]) -> Result<usize> {
+    // SAFETY: the mask is 128 bytes and lives over the call.
+    unsafe { syscall(nr, [tid as usize, 128, mask.as_mut_ptr() as usize, 0, 0, 0]) }
+}
+
+/// The processors a thread may run on (sched_getaffinity(2)), as the kernel's bit mask without its trailing zeros.
+pub fn cpu_mask(tid: i32) -> Result<Vec<u8>> {
+    let mut mask = [0u64; 16];
+    let n = affinity(tid, Sysno::sched_getaffinity, &mut mask)
+        .map_err(|e| e.of(format!("sched_getaffinity({tid})")))?;
+    let mut bytes: Vec<u8> = mask.iter().flat_map(|word| word.to_ne_bytes()).take(n).collect();
+    while bytes.last() == Some(&0) {
+        bytes.pop();
+    }
+    Ok(bytes)
+}
+
+/// Waits for any child without blocking, for reaping: its pid and status.
+pub fn reap(pid: i32, flags: i32) -> Result<Option<(i32, i32)>> {
+    let mut status = 0i32;
+    // SAFETY: the status lives over the call.
+    let got = unsafe {
+        syscall(Sysno::wait4, [pid as usize, &raw mut status as usize, flags as usize, 0, 0, 0])
+    }
+    .map_err(|e| e.of(format!("wait4({pid})")))?;
+    Ok((got != 0).then_some((got as i32, status)))
+}
+
+/// Sends a signal to one process (kill(2)). Never to a group: pids below 2 are refused here.
+pub fn kill(pid: i32, signal: i32) -> Result<()> {
+    assert!(pid > 1, "kill({pid}) would hit more than one process");
+    // SAFETY: no memory is touched.
+    unsafe { syscall(Sysno::kill, [pid as usize, signal as usize, 0, 0, 0, 0]) }
+        .map(drop)
+        .map_err(|e| e.of(format!("kill({pid}, {signal})")))
+}
+
+/// A descriptor number in a target: not ours to use or close.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TargetFd(pub RawFd);
