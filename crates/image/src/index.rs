@@ -7,7 +7,7 @@
 //! PAGE  0 u32               offset u64  space u64  first u64  end u64
 //! ```
 //!
-//! The seal is the file's last 96 bytes and says where the index begins. The index is as hostile as the rest: whatever it
+//! The seal is the file's last 104 bytes and says where the index begins. The index is as hostile as the rest: whatever it
 //! points to is checked there, by head, checksum, space and kind. A reader of the whole stream checks that the index is
 //! exactly that of the frames.
 
@@ -250,14 +250,14 @@ impl<F: ReadAt> RandomAccess<F> {
         self.header.identity
     }
 
-    /// What the seal says of the whole. (What the pages take in the file isn't in it, and is given as 0.)
+    /// What the seal says of the whole.
     pub fn summary(&self) -> Summary {
         Summary {
             bytes: self.seal.bytes,
             frames: self.seal.frames + 1,
             records: self.records.len() as u64,
             page_bytes: self.seal.page_bytes,
-            page_bytes_stored: 0,
+            page_bytes_stored: self.seal.page_bytes_stored,
             zero_bytes: self.seal.zero_bytes,
             parent_bytes: self.seal.parent_bytes,
         }

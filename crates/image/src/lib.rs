@@ -8,7 +8,7 @@
 //!   PAGE     runs of pages of one memory object; data starts at a multiple of 4096 if it isn't compressed
 //!   FAIL     why this image is incomplete; nothing follows
 //! INDX       where each record and page frame is
-//! SEAL       totals, and where the index begins; always the last 96 bytes
+//! SEAL       totals, and where the index begins; always the last 104 bytes
 //! ```
 //!
 //! An image is written in one pass and read in one pass, neither seeks: a pipe will do. In a file, [`RandomAccess`] finds

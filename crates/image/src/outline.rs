@@ -106,7 +106,7 @@ pub fn show(stream: impl Read) -> Result<Outline, Error> {
     };
     let mut places = BTreeMap::new();
     loop {
-        let part = match reader.advance() {
+        let part = match next(&mut reader) {
             Ok(Some(part)) => part,
             Ok(None) => break,
             Err(error) => {
@@ -146,6 +146,15 @@ pub fn show(stream: impl Read) -> Result<Outline, Error> {
     }
     outline.summary = reader.summary();
     Ok(outline)
+}
+
+/// The next frame, checked as far as its packed pages.
+fn next<R: Read>(reader: &mut Reader<R>) -> Result<Option<Part>, Error> {
+    let part = reader.advance()?;
+    if let Some(Part::Pages(table)) = &part {
+        reader.check_packed(table)?;
+    }
+    Ok(part)
 }
 
 impl SpaceLine {
@@ -193,8 +202,10 @@ impl Outline {
             writeln!(out, "  {} {}", Plain(&record.kind), record.id)?;
             match &record.body {
                 Value::Map(fields) => {
-                    for (name, value) in fields {
-                        writeln!(out, "    {}  {}", Name(name), Text(value))?;
+                    let names: Vec<_> = fields.iter().map(|(name, _)| Name(name).to_string()).collect();
+                    let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).min(24);
+                    for (name, (_, value)) in names.iter().zip(fields) {
+                        writeln!(out, "    {name:<width$}  {}", Text(value))?;
                     }
                 }
                 other => writeln!(out, "    {}", Text(other))?,

@@ -419,13 +419,12 @@ impl<R: Read> Reader<R> {
             bytes: self.input.at,
             index_at: self.index_at.unwrap_or(self.frame.at),
             page_bytes: self.totals.page_bytes,
+            page_bytes_stored: self.totals.page_bytes_stored,
             zero_bytes: self.totals.zero_bytes,
             parent_bytes: self.totals.parent_bytes,
         };
-        if seal != found {
-            return Err(
-                self.damaged(number, format!("the seal is for another image: {seal:?}, found {found:?}"))
-            );
+        if let Some(what) = seal.differs(&found) {
+            return Err(self.damaged(number, format!("the seal says {what}")));
         }
         if self.indexed != self.entries {
             return Err(self.damaged(number, "the index isn't that of the frames before it"));

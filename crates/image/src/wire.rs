@@ -28,7 +28,7 @@ pub const ITEMS_MAX: usize = 1 << 20;
 pub(crate) const MAGIC: [u8; 8] = *b"bardo\x89\r\n";
 pub(crate) const PREAMBLE: usize = 32;
 pub(crate) const HEAD: usize = 48;
-pub(crate) const SEAL_BODY: usize = 48;
+pub(crate) const SEAL_BODY: usize = 56;
 /// The part of the index that goes into one frame; an entry is never split.
 pub(crate) const INDEX_PART: usize = 1 << 20;
 
@@ -222,6 +222,7 @@ pub(crate) struct Seal {
     /// Where the first index frame is, or the seal itself if nothing is indexed.
     pub index_at: u64,
     pub page_bytes: u64,
+    pub page_bytes_stored: u64,
     pub zero_bytes: u64,
     pub parent_bytes: u64,
 }
@@ -229,17 +230,30 @@ pub(crate) struct Seal {
 impl Seal {
     pub fn encode(&self) -> [u8; SEAL_BODY] {
         let mut out = [0; SEAL_BODY];
-        for (slot, value) in out.chunks_exact_mut(8).zip([
-            self.frames,
-            self.bytes,
-            self.index_at,
-            self.page_bytes,
-            self.zero_bytes,
-            self.parent_bytes,
-        ]) {
+        for (slot, (_, value)) in out.chunks_exact_mut(8).zip(self.fields()) {
             slot.copy_from_slice(&value.to_le_bytes());
         }
         out
+    }
+
+    /// Its fields in their order, named for people.
+    fn fields(&self) -> [(&'static str, u64); SEAL_BODY / 8] {
+        [
+            ("frames", self.frames),
+            ("bytes", self.bytes),
+            ("bytes before the index", self.index_at),
+            ("bytes of pages", self.page_bytes),
+            ("bytes of stored pages", self.page_bytes_stored),
+            ("bytes of zero pages", self.zero_bytes),
+            ("bytes of the parent's pages", self.parent_bytes),
+        ]
+    }
+
+    /// The first difference from what was found in the image, in words.
+    pub fn differs(&self, found: &Seal) -> Option<String> {
+        let pairs = self.fields().into_iter().zip(found.fields());
+        let mut differing = pairs.filter(|((_, said), (_, found))| said != found);
+        differing.next().map(|((name, said), (_, found))| format!("{said} {name}, and there are {found}"))
     }
 
     pub fn decode(body: &[u8]) -> Option<Seal> {
@@ -248,8 +262,9 @@ impl Seal {
             bytes: u64_at(body, 8),
             index_at: u64_at(body, 16),
             page_bytes: u64_at(body, 24),
-            zero_bytes: u64_at(body, 32),
-            parent_bytes: u64_at(body, 40),
+            page_bytes_stored: u64_at(body, 32),
+            zero_bytes: u64_at(body, 40),
+            parent_bytes: u64_at(body, 48),
         })
     }
 }

@@ -4,7 +4,7 @@
 //! vectored write with what was gathered. The writer remembers one short index entry per frame and writes them at the end.
 //!
 //! A writer that is dropped without [`Writer::seal`] or [`Writer::fail`] leaves an image that ends early, which every
-//! reader reports as truncated. It refuses to write what [`crate::Reader`] would refuse to read.
+//! reader reports as truncated; after a failed write it can't be continued. It refuses to write what [`crate::Reader`] would refuse to read.
 
 use crate::cbor;
 use crate::header::Header;
@@ -26,6 +26,8 @@ pub struct Writer<W: Write> {
     link: u64,
     number: u64,
     has_parent: bool,
+    /// The sink has failed, and nobody knows how much of the last bytes it took.
+    broken: bool,
     index: index::Builder,
     totals: Summary,
 }
@@ -64,6 +66,7 @@ impl<W: Write> Writer<W> {
             link: wire::u64_at(&preamble, 24),
             number: 0,
             has_parent,
+            broken: false,
             index: index::Builder::default(),
             totals: Summary::default(),
         };
@@ -186,6 +189,7 @@ impl<W: Write> Writer<W> {
             bytes,
             index_at,
             page_bytes: self.totals.page_bytes,
+            page_bytes_stored: self.totals.page_bytes_stored,
             zero_bytes: self.totals.zero_bytes,
             parent_bytes: self.totals.parent_bytes,
         }
@@ -230,6 +234,10 @@ impl<W: Write> Writer<W> {
 
     /// Writes what was gathered, then `data`.
     fn hand_on(&mut self, data: &[u8]) -> io::Result<()> {
+        if self.broken {
+            return Err(io::Error::other("the image can't be continued after a failed write"));
+        }
+        self.broken = true;
         let mut slices = [IoSlice::new(&self.gathered), IoSlice::new(data)];
         let mut left = &mut slices[..];
         IoSlice::advance_slices(&mut left, 0);
@@ -242,6 +250,7 @@ impl<W: Write> Writer<W> {
             }
         }
         self.gathered.clear();
+        self.broken = false;
         Ok(())
     }
 }
