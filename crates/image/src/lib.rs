@@ -40,7 +40,7 @@ pub use error::{Error, ErrorKind};
 pub use header::{Fields, Header, Host, Identity, NotAnIdentity};
 pub use index::{PagesAt, RandomAccess, ReadAt, RecordAt, Stored};
 pub use outline::{FrameLine, Outline, RecordLine, SpaceLine, Trouble, show};
-pub use pages::{Packer, PreparedPages, Run, RunKind, is_zero, prepare_pages};
+pub use pages::{Packer, PreparedPages, Run, RunKind, is_zero, prepare_owned, prepare_pages};
 pub use reader::{Frame, Pages, Reader, Record};
 pub use wire::{BODY_MAX, DATA_MAX, FORMAT, HEADER_MAX, ITEMS_MAX, NESTING_MAX, PAGE, RUNS_MAX, Summary};
 pub use writer::Writer;

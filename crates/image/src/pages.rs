@@ -204,6 +204,14 @@ impl PreparedPages<'_> {
         PreparedPages { data: Cow::Owned(self.data.into_owned()), ..self }
     }
 
+    /// The memory of its data, if it owns it.
+    pub fn into_data(self) -> Option<Vec<u8>> {
+        match self.data {
+            Cow::Owned(data) => Some(data),
+            Cow::Borrowed(_) => None,
+        }
+    }
+
     /// Bytes of page data as they will be stored.
     pub fn stored(&self) -> usize {
         self.data.len()
@@ -220,6 +228,23 @@ pub fn prepare_pages<'a>(space: u64, runs: &[Run], data: &'a [u8], level: Option
             PreparedPages { fault: Some(format!("zstd: {error}")), ..prepare(space, runs, data, None) }
         }
     }
+}
+
+/// As [`prepare_pages`], with data that goes along: the frame can be sent to another thread without a copy, and
+/// [`PreparedPages::into_data`] gives the memory back for the next one.
+pub fn prepare_owned(
+    space: u64,
+    runs: &[Run],
+    data: Vec<u8>,
+    packer: Option<&mut Packer>,
+) -> (PreparedPages<'static>, Option<Vec<u8>>) {
+    let PreparedPages { body, data: packed, zstd, sum, space, first, end, extent, fault } =
+        prepare(space, runs, &data, packer);
+    let (data, spare) = match packed {
+        Cow::Owned(packed) => (packed, Some(data)),
+        Cow::Borrowed(_) => (data, None),
+    };
+    (PreparedPages { body, data: Cow::Owned(data), zstd, sum, space, first, end, extent, fault }, spare)
 }
 
 /// Prepares compressed page frames one after another with the same working memory; one per thread.

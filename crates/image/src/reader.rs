@@ -98,6 +98,12 @@ impl Record {
         })
     }
 
+    /// The error for a record that is sound as a record, but not as what its kind stands for.
+    pub fn unexpected(&self, what: impl std::fmt::Display) -> Error {
+        let what = format!("the record {} {}: {what}", self.kind, self.id);
+        Error::new(ErrorKind::Record, self.at, Some(self.frame), what)
+    }
+
     pub(crate) fn decode(frame: &RawFrame, number: u64) -> Result<Record, Error> {
         let body_at = frame.at + HEAD as u64;
         let wrong = |what: String| {
@@ -550,6 +556,11 @@ impl<R: Read> Input<R> {
 }
 
 impl Pages {
+    /// The error for pages that don't fit what the image's records say of their space.
+    pub fn unexpected(&self, what: impl std::fmt::Display) -> Error {
+        Error::new(ErrorKind::Record, self.at, None, format!("pages of space {}: {what}", self.space))
+    }
+
     /// Each run, with its pages if they are here (empty for the other kinds).
     pub fn iter(&self) -> impl Iterator<Item = (Run, &[u8])> {
         let mut rest = &self.data[..];
