@@ -86,7 +86,7 @@ struct EpollSlot {
 
 /// Compares an object of two processes (or threads: any tid will do).
 pub fn compare(pid1: i32, pid2: i32, what: What) -> Result<Order> {
-    let mut slot = EpollSlot { efd: 0, tfd: 0, toff: 0 };
+    let slot;
     let (kind, a, b) = match what {
         What::File { fd1, fd2 } => (0, fd1 as usize, fd2 as usize),
         What::Vm => (1, 0, 0),
@@ -103,8 +103,6 @@ pub fn compare(pid1: i32, pid2: i32, what: What) -> Result<Order> {
     let call = || format!("kcmp({pid1}, {pid2}, {what:?})");
     // SAFETY: the only pointer is that to `slot`, which lives over the call and is only read.
     let order = unsafe { syscall(Sysno::kcmp, [pid1 as usize, pid2 as usize, kind, a, b, 0]) };
-    // The compiler must not take `slot` for dead before the call: it sees the address leave only as an integer.
-    std::hint::black_box(&slot);
     match order.map_err(|e| e.of(call()))? {
         0 => Ok(Order::Equal),
         1 => Ok(Order::Less),

@@ -65,4 +65,4 @@ pub fn descriptors(pid: i32) -> Result<Vec<i32>> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
