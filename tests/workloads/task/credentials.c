@@ -96,7 +96,7 @@ int main(int argc, char **argv)
     if (child == 0) {
         progress_as("child");
         must(chmod(progress_path, 0666));
-        must(mkdir(data_path("here"), 0755));
+        must(mkdir(data_path("here"), 0777));
         must(chdir(data_path("here")));
         umask(0123);
         lower(RLIMIT_NOFILE, 100, 200);
@@ -135,7 +135,8 @@ int main(int argc, char **argv)
             sleep_ms(2);
         }
         compare();
-        int fd = must(open("made", O_CREAT | O_EXCL | O_WRONLY, 0777));
+        int fd = must(open("made", O_CREAT | O_TRUNC | O_WRONLY, 0777));
+        must(unlink("made"));
         struct stat status;
         must(fstat(fd, &status));
         check((status.st_mode & 0777) == (0777 & ~0123), "made with mode %o", status.st_mode);

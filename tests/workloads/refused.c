@@ -1,0 +1,195 @@
+/* Holds one thing that can't be saved yet, named by the second argument, and goes on: a checkpoint must refuse it by name, and
+ * this process must not notice. Exits with 77 where this kernel doesn't have the thing.
+ */
+#include "workload.h"
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <mqueue.h>
+#include <netinet/in.h>
+#include <pty.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/file.h>
+#include <sys/inotify.h>
+#include <sys/ipc.h>
+#include <sys/shm.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/timerfd.h>
+#include <sys/un.h>
+
+static long have(long result)
+{
+    if (result == -1) {
+        perror("not here");
+        _exit(77);
+    }
+    return result;
+}
+
+static void *touch_user_memory(size_t size)
+{
+    void *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    check(at != MAP_FAILED);
+    return at;
+}
+
+int main(int argc, char **argv)
+{
+    begin(argc, argv);
+    check(argc == 3);
+    const char *what = argv[2];
+#define is(name) else if (strcmp(what, name) == 0)
+    if (0) {}
+    is("eventfd") have(eventfd(3, 0));
+    is("timerfd") have(timerfd_create(CLOCK_MONOTONIC, 0));
+    is("signalfd") {
+        sigset_t set;
+        sigemptyset(&set);
+        sigaddset(&set, SIGUSR1);
+        have(signalfd(-1, &set, 0));
+    }
+    is("epoll") have(epoll_create1(0));
+    is("inotify") have(inotify_init());
+    is("pidfd") have(syscall(SYS_pidfd_open, getpid(), 0));
+    is("memfd") have(memfd_create("memfd", 0));
+    is("memfd-mapped") {
+        int fd = have(memfd_create("memfd", 0));
+        must(ftruncate(fd, 4096));
+        check(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) != MAP_FAILED);
+        close(fd);
+    }
+    is("socketpair") {
+        int ends[2];
+        have(socketpair(AF_UNIX, SOCK_STREAM, 0, ends));
+    }
+    is("udp") have(socket(AF_INET, SOCK_DGRAM, 0));
+    is("tcp-listening") {
+        int fd = have(socket(AF_INET, SOCK_STREAM, 0));
+        have(listen(fd, 5));
+    }
+    is("deleted-file") {
+        have(open(data_path("deleted"), O_RDWR | O_CREAT, 0600));
+        must(unlink(data_path("deleted")));
+    }
+    is("deleted-mapping") {
+        int fd = have(open(data_path("deleted"), O_RDWR | O_CREAT, 0600));
+        must(ftruncate(fd, 4096));
+        check(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) != MAP_FAILED);
+        must(unlink(data_path("deleted")));
+        close(fd);
+    }
+    is("fifo") {
+        must(mkfifo(data_path("fifo"), 0600));
+        have(open(data_path("fifo"), O_RDWR));
+    }
+    is("pty") {
+        int master, slave;
+        have(openpty(&master, &slave, NULL, NULL, NULL));
+    }
+    is("posix-timer") {
+        timer_t timer;
+        struct sigevent event = { .sigev_notify = SIGEV_NONE };
+        have(timer_create(CLOCK_MONOTONIC, &event, &timer));
+        struct itimerspec spec = { { 100, 0 }, { 100, 0 } };
+        must(timer_settime(timer, 0, &spec, NULL));
+    }
+    is("flock") have(flock(open(data_path("locked"), O_RDWR | O_CREAT, 0600), LOCK_EX));
+    is("record-lock") {
+        struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 10 };
+        have(fcntl(open(data_path("locked"), O_RDWR | O_CREAT, 0600), F_SETLK, &lock));
+    }
+    is("shm") {
+        int id = have(shmget(IPC_PRIVATE, 4096, IPC_CREAT | 0600));
+        check(shmat(id, NULL, 0) != (void *)-1);
+        must(shmctl(id, IPC_RMID, NULL));
+    }
+    is("mqueue") {
+        char name[64];
+        snprintf(name, sizeof name, "/bardo-test-%d", getpid());
+        have(mq_open(name, O_RDWR | O_CREAT, 0600, NULL));
+        mq_unlink(name);
+    }
+    is("seccomp") {
+        struct sock_filter allow[] = { { BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ALLOW } };
+        struct sock_fprog program = { 1, allow };
+        must(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
+        have(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program));
+    }
+    is("io_uring") {
+        unsigned parameters[30] = { 0 };
+        have(syscall(SYS_io_uring_setup, 4, parameters));
+    }
+    is("userfaultfd") have(syscall(SYS_userfaultfd, 1 /* UFFD_USER_MODE_ONLY */));
+    is("proc-file") have(open("/proc/self/status", O_RDONLY));
+    is("hugetlb") {
+        have(mmap(NULL, 2 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0) == MAP_FAILED ? -1 : 0);
+    }
+    is("memfd-secret") {
+        int fd = have(syscall(SYS_memfd_secret, 0));
+        must(ftruncate(fd, 4096));
+    }
+    is("shared-memory-outside") {
+        /* Its other holder is the parent of the tree's root: see below. */
+        char *shared = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        check(shared != MAP_FAILED);
+        pid_t child = must(fork());
+        if (child) {
+            must(waitpid(child, NULL, 0));
+            _exit(0);
+        }
+    }
+    is("pipe-outside") {
+        int ends[2];
+        must(pipe(ends));
+        pid_t child = must(fork());
+        if (child) {
+            must(waitpid(child, NULL, 0));
+            _exit(0);
+        }
+    }
+    is("shared-address-space") {
+        /* A process with CLONE_VM and no CLONE_THREAD, blocked. */
+        char *stack = touch_user_memory(65536);
+        extern int pause_for_ever(void *);
+        have(clone(pause_for_ever, stack + 65536 - 64, CLONE_VM | SIGCHLD, NULL));
+        prctl(PR_SET_NAME, "parent");
+    }
+    is("namespace") have(unshare(CLONE_NEWUTS));
+    is("vfork") {
+        if (vfork() == 0) {
+            /* The parent can't be stopped until this ends. */
+            int fd = open(ready_path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+            close(fd);
+            while (access(finish_path, F_OK) == -1) {
+                truncate(progress_path, ++progress_count);
+                usleep(2000);
+            }
+            _exit(0);
+        }
+        done();
+    }
+    else {
+        fprintf(stderr, "unknown: %s\n", what);
+        return 2;
+    }
+    int pid = must(open(data_path("pid"), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+    dprintf(pid, "%d", getpid());
+    must(close(pid));
+    loop_until_finish();
+    if (strcmp(what, "shared-address-space") == 0) {
+        extern pid_t paused;
+        must(kill(paused, SIGKILL));
+    }
+    done();
+}
+
+pid_t paused;
+int pause_for_ever(void *argument)
+{
+    (void)argument;
+    paused = getpid();
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    for (;;)
+        pause();
+}
