@@ -5,11 +5,27 @@
 
 pub mod arch;
 pub mod error;
+pub mod fcntl;
 pub mod fs;
 pub mod gate;
+pub mod kcmp;
+pub mod mailbox;
 pub mod mmap;
+pub mod pagemap;
+pub mod pidfd;
+pub mod pipe;
+pub mod poll;
+pub mod process_vm;
+pub mod procfs;
 pub mod ptrace;
+pub mod remote;
+pub mod rlimit;
+pub mod shelf;
+pub mod socket;
+pub mod statfs;
 pub mod stub;
+pub mod time;
+pub mod tty;
 
 pub use error::{Errno, Failed, Result};
 pub use syscalls::Sysno;
