@@ -173,3 +173,21 @@ fn an_unknown_flag_of_a_known_frame_is_a_newer_bardos() {
     let error = verify(&image.sealed().encode()[..], |_| ()).unwrap_err();
     assert_eq!((error.kind(), error.frame()), (ErrorKind::Newer, Some(0)));
 }
+
+/// The specification explains the golden image byte by byte: each of its dumped lines is that image's.
+#[test]
+fn the_specification_shows_the_golden_image() {
+    let text = include_str!("../../../docs/image-format.md");
+    let bytes = golden();
+    let mut shown = 0;
+    for line in text.lines() {
+        let digits = |text: &str| text.len() == 4 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let Some((place, rest)) = line.split_once("  ").filter(|(place, _)| digits(place)) else { continue };
+        let at = usize::from_str_radix(place, 16).unwrap();
+        let hex = rest.split("  ").next().unwrap().trim();
+        let line: Vec<u8> = hex.split(' ').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
+        assert_eq!(line, bytes[at..at + line.len()], "at {place}");
+        shown += line.len();
+    }
+    assert_eq!(shown, 0x300 + bytes.len() - 0x3000);
+}
