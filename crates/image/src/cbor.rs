@@ -235,3 +235,144 @@ impl<'de> Deserialize<'de> for Blob {
         deserializer.deserialize_byte_buf(Bytes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(hex: &str) -> Vec<u8> {
+        (0..hex.len() / 2).map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap()).collect()
+    }
+
+    #[test]
+    fn what_rfc_8949_calls_well_formed_is_accepted() {
+        // From its appendix A.
+        for hex in [
+            "00",
+            "17",
+            "1818",
+            "1903e8",
+            "1a000f4240",
+            "1bffffffffffffffff",
+            "20",
+            "3863",
+            "f90000",
+            "fa47c35000",
+            "fb3ff199999999999a",
+            "f4",
+            "f6",
+            "f7",
+            "f0",
+            "f8ff",
+            "c074323031332d30332d32315432303a30343a30305a",
+            "d74401020304",
+            "40",
+            "4401020304",
+            "60",
+            "6161",
+            "62c3bc",
+            "80",
+            "83010203",
+            "8301820203820405",
+            "98190102030405060708090a0b0c0d0e0f101112131415161718181819",
+            "a0",
+            "a201020304",
+            "a26161016162820203",
+            "826161a161626163",
+            "5f42010243030405ff",
+            "7f657374726561646d696e67ff",
+            "9fff",
+            "9f018202039f0405ffff",
+            "83018202039f0405ff",
+            "bf61610161629f0203ffff",
+            "bf6346756ef563416d7421ff",
+            "5fff",
+            "bfff",
+        ] {
+            assert!(scan(&bytes(hex)).is_ok(), "{hex}: {:?}", scan(&bytes(hex)));
+        }
+    }
+
+    #[test]
+    fn what_rfc_8949_calls_malformed_is_refused_at_its_place() {
+        // From its appendix F, with the byte at which it goes wrong.
+        for (hex, at) in [
+            ("", 0),
+            ("18", 0),
+            ("19", 0),
+            ("1a", 0),
+            ("1901", 0),
+            ("1b01020304050607", 0),
+            ("38", 0),
+            ("58", 0),
+            ("98", 0),
+            ("9a01ff00", 0),
+            ("b8", 0),
+            ("d8", 0),
+            ("f8", 0),
+            ("f900", 0),
+            ("fa0000", 0),
+            ("41", 0),
+            ("61", 0),
+            ("5affffffff00", 0),
+            ("5bffffffffffffffff010203", 0),
+            ("7affffffff00", 0),
+            ("81", 0),
+            ("818181818181818181", 8),
+            ("8200", 0),
+            ("a1", 0),
+            ("a20102", 0),
+            ("a100", 0),
+            ("a2000000", 0),
+            ("c0", 1),
+            ("5f4100", 3),
+            ("7f6100", 3),
+            ("9f", 1),
+            ("9f0102", 3),
+            ("bf", 1),
+            ("bf01020102", 5),
+            ("819f", 2),
+            ("9f8000", 3),
+            ("9f9f9f9f9fffffffff", 9),
+            ("9f819f819f9fffffff", 9),
+            ("1c", 0),
+            ("1d", 0),
+            ("1e", 0),
+            ("3c", 0),
+            ("5c", 0),
+            ("7c", 0),
+            ("9c", 0),
+            ("bc", 0),
+            ("dc", 0),
+            ("fc", 0),
+            ("5f00ff", 1),
+            ("5f21ff", 1),
+            ("5f6100ff", 1),
+            ("5f80ff", 1),
+            ("5fa0ff", 1),
+            ("5fc000ff", 1),
+            ("5fe0ff", 1),
+            ("7f4100ff", 1),
+            ("5f5f4100ffff", 1),
+            ("7f7f6100ffff", 1),
+            ("ff", 0),
+            ("81ff", 1),
+            ("8200ff", 2),
+            ("a1ff", 0),
+            ("a1ff00", 1),
+            ("a100ff", 2),
+            ("a20000ff", 0),
+            ("9f81ff", 2),
+            ("9f829f819f9fffffffff", 9),
+            ("bf00ff", 2),
+            ("bf000000ff", 4),
+            ("1f", 0),
+            ("3f", 0),
+            ("df", 0),
+            ("0000", 1),
+        ] {
+            let fault = scan(&bytes(hex)).expect_err(hex);
+            assert!(!fault.limit && fault.at == at, "{hex}: {fault:?}");
+        }
+    }
+}

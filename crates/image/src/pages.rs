@@ -231,7 +231,8 @@ pub fn prepare_pages<'a>(space: u64, runs: &[Run], data: &'a [u8], level: Option
 }
 
 /// As [`prepare_pages`], with data that goes along: the frame can be sent to another thread without a copy, and
-/// [`PreparedPages::into_data`] gives the memory back for the next one.
+/// [`PreparedPages::into_data`] gives the memory back for the next one. If the data was compressed, its own memory isn't
+/// needed any more and comes back at once.
 pub fn prepare_owned(
     space: u64,
     runs: &[Run],

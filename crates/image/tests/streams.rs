@@ -4,7 +4,7 @@ mod support;
 
 use bardo_image::{
     Blob, ErrorKind, Fields, Frame, Header, Host, Identity, PAGE, Packer, Pages, PreparedPages, RandomAccess,
-    Reader, Record, Run, RunKind, Value, Writer, copy, is_zero, prepare_pages, show, verify,
+    Reader, Record, Run, RunKind, Value, Writer, copy, is_zero, prepare_owned, prepare_pages, show, verify,
 };
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -430,6 +430,18 @@ fn frames_prepared_on_other_threads_are_the_same_image() {
             writer.write_prepared(&prepare_pages(3, &runs(i), data, level).into_owned()).unwrap();
         }
         assert!(there == writer.seal().unwrap());
+        // With data that goes along, the caller's memory comes back: at once if packed, else from the frame.
+        let mut writer = Writer::begin(Vec::new(), &header).unwrap();
+        let mut packer = level.map(|level| Packer::new(level).unwrap());
+        for (i, data) in data.iter().enumerate() {
+            let place = data.clone();
+            let address = place.as_ptr();
+            let (frame, spare) = prepare_owned(3, &runs(i), place, packer.as_mut());
+            writer.write_prepared(&frame).unwrap();
+            assert_eq!(spare.is_some(), level.is_some());
+            assert_eq!(spare.or(frame.into_data()).unwrap().as_ptr(), address);
+        }
+        assert!(there == writer.seal().unwrap());
         assert_eq!(there.1.page_bytes, 8 * 64 * 4096);
         // These pages repeat themselves: zstd earns its keep.
         let stored = there.1.page_bytes_stored;
@@ -514,6 +526,23 @@ fn a_long_index_is_split() {
     let file = RandomAccess::open(&image[..]).unwrap();
     assert_eq!(file.pages_of(4).len(), 12_000);
     assert_eq!(file.pages_of(4)[11_999].first, 59_999 * PAGE as u64);
+}
+
+/// serde's `flatten` and RFC 8949 know maps whose length isn't told beforehand.
+#[test]
+fn a_map_may_end_with_a_break() {
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Open {
+        pid: u32,
+        #[serde(flatten)]
+        rest: BTreeMap<String, u64>,
+    }
+    let open = Open { pid: 7, rest: BTreeMap::from([("nice".into(), 5)]) };
+    let mut writer = Writer::begin(Vec::new(), &header()).unwrap();
+    writer.record("process", 1, &open).unwrap();
+    let image = writer.seal().unwrap().0;
+    assert!(image.windows(5).any(|bytes| bytes == b"\xbfcpid"));
+    assert_eq!(all(&image[..]).0[0].read::<Open>().unwrap(), open);
 }
 
 /// A type that has grown since, and one that has lost a field.
