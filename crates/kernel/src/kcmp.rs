@@ -29,7 +29,7 @@ pub enum What {
     Fs,
     /// Signal handlers.
     Sighand,
-    /// I/O contexts.
+    /// I/O contexts. Two processes that have none are [`Order::Equal`]; so with `Sysvsem`.
     Io,
     /// Lists of System V semaphore undos.
     Sysvsem,
