@@ -1,7 +1,8 @@
 //! `/proc/PID/auxv`: what the kernel told the program when it started it (man 3 getauxval), as pairs of words.
 //!
 //! Privilege: PTRACE_MODE_READ_FSCREDS. Kernel: any. PR_SET_MM_MAP changes it. A process without memory
-//! has none: an empty text, or ESRCH from newer kernels.
+//! has none: an empty text, or ESRCH from newer kernels; EACCES without privilege, since such a process's files that only
+//! the owner may read are root's.
 
 use super::text::malformed;
 use crate::error::Result;

@@ -98,7 +98,8 @@ pub fn coredump_filter(pid: i32) -> Result<Option<u32>> {
 }
 
 /// `/proc/PID/timerslack_ns`: how late a thread's timers may be (PR_SET_TIMERSLACK). Of a thread, despite its place:
-/// every tid has such a file under `/proc/TID` too. Privilege: none for oneself, else CAP_SYS_NICE: EPERM.
+/// every tid has such a file under `/proc/TID` too. Privilege: none for the very thread that asks, else CAP_SYS_NICE:
+/// EPERM. Without it, have the thread ask itself (PR_GET_TIMERSLACK).
 pub fn timerslack_ns(tid: i32) -> Result<u64> {
     text::read(&super::path(tid, "timerslack_ns"), |t| text::number("timerslack_ns", "the text", t))
 }
