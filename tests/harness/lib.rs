@@ -1,1 +1,36 @@
-//! The test harness.
+//! What the tests are made of: workloads, the bardo program, and what `/proc` shows.
+//!
+//! A test starts a [`Workload`] (a C program under `workloads/` that checks itself) or a real program, lets [`bardo`]
+//! checkpoint and restart it, and asks the program for its own verdict. Nothing here uses bardo's crates: the tests see
+//! what a user sees, and what `/proc` shows of the tree before and after ([`Snapshot`], [`compare`]).
+//!
+//! Nothing waits for a time to pass; [`wait`] waits for events, with a limit only so that a hang becomes a failure.
+//! Every process that is started has a guard that ends it, however the test ends ([`Process`], [`Tree`]).
+//!
+//! Environment: `BARDO` names a bardo program to test instead of the workspace's own; `BARDO_TEST_FULL=1` runs the fault
+//! loops over every call instead of a sample; `BARDO_TEST_KEEP=1` keeps the tests' directories.
+
+#![forbid(unsafe_code)]
+
+mod bardo;
+mod compare;
+mod modes;
+mod place;
+mod process;
+mod snapshot;
+mod wait;
+mod workload;
+
+pub use bardo::{Bardo, Output, bardo, program};
+pub use compare::{ALLOWED, Allowed, compare};
+pub use modes::{Case, Residue, left_running, natively, stopped_and_restarted, twenty_times};
+pub use place::Place;
+pub use process::{Process, Tree, adopt_orphans, descendants, exists, state};
+pub use snapshot::Snapshot;
+pub use wait::{until, until_some};
+pub use workload::{Workload, launch, workload_program};
+
+/// Whether the fault loops are to run over every call.
+pub fn full() -> bool {
+    std::env::var_os("BARDO_TEST_FULL").is_some_and(|v| v == "1")
+}

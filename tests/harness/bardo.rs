@@ -1,0 +1,240 @@
+//! Running the bardo program: found or built, with its answers in files, and never for ever.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::SystemTime;
+
+use crate::place::Place;
+use crate::process::{Process, Status};
+
+/// Where the test programs lie: `target/PROFILE`.
+fn profile_directory() -> PathBuf {
+    let own = std::env::current_exe().expect("the test program's path");
+    let deps = own.parent().expect("a file has a directory");
+    deps.parent().expect("deps/ lies in the profile's directory").to_path_buf()
+}
+
+fn newest(directory: &Path) -> SystemTime {
+    let Ok(entries) = std::fs::read_dir(directory) else { return SystemTime::UNIX_EPOCH };
+    let times = entries.filter_map(|entry| {
+        let entry = entry.ok()?;
+        if entry.file_type().ok()?.is_dir() {
+            return Some(newest(&entry.path()));
+        }
+        entry.metadata().ok()?.modified().ok()
+    });
+    times.max().unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+/// The bardo program to test: `$BARDO`, or the workspace's own in the profile of this test, built if a source is newer.
+///
+/// # Panics
+/// When it can't be built.
+pub fn program() -> PathBuf {
+    if let Some(program) = std::env::var_os("BARDO") {
+        return PathBuf::from(program);
+    }
+    let profile = profile_directory();
+    let program = profile.join("bardo");
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+    let stamp = profile.join("bardo.built-by-tests");
+    let lock = File::options().create(true).truncate(false).write(true).open(profile.join("bardo.lock"));
+    let lock = lock.expect("the lock of the build");
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).expect("the lock of the build");
+    let built = std::fs::metadata(&stamp).and_then(|m| m.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+    if program.exists() && newest(&workspace.join("crates")) < built {
+        return program;
+    }
+    let started = File::create(profile.join("bardo.build-started")).expect("a file beside the programs");
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(workspace).args(["build", "--quiet", "--package", "bardo", "--bin", "bardo"]);
+    cargo.arg("--target-dir").arg(profile.parent().expect("target/"));
+    if profile.ends_with("release") {
+        cargo.arg("--release");
+    }
+    let status = cargo.status().expect("running cargo");
+    assert!(status.success(), "building bardo: {status}");
+    drop(started);
+    std::fs::rename(profile.join("bardo.build-started"), &stamp).expect("a stamp beside the programs");
+    program
+}
+
+/// What a run of bardo said.
+#[derive(Debug, Clone)]
+pub struct Output {
+    /// The command line, for messages.
+    pub command: String,
+    /// Its exit code; 128 and the signal if one ended it.
+    pub status: Status,
+    /// Its standard output.
+    pub stdout: String,
+    /// Its standard error.
+    pub stderr: String,
+}
+
+impl Output {
+    /// Passes on what succeeded.
+    ///
+    /// # Panics
+    /// When it didn't.
+    #[track_caller]
+    pub fn ok(self) -> Output {
+        self.expect(0)
+    }
+
+    /// Passes on what ended with this exit code.
+    ///
+    /// # Panics
+    /// When it ended with another.
+    #[track_caller]
+    pub fn expect(self, status: Status) -> Output {
+        assert_eq!(self.status, status, "{self}");
+        self
+    }
+}
+
+impl std::fmt::Display for Output {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "`{}` ended with {}\n{}\n{}",
+            self.command,
+            self.status,
+            self.stdout.trim_end(),
+            self.stderr.trim_end()
+        )
+    }
+}
+
+/// A command line of bardo.
+#[derive(Debug)]
+pub struct Bardo {
+    command: Command,
+    words: String,
+    stdio: Option<[PathBuf; 2]>,
+    outputs: Option<Place>,
+}
+
+/// Starts a command line: `bardo(["show", "--json"])`.
+pub fn bardo<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Bardo {
+    let mut command = Command::new(crate::launch());
+    command.arg(program()).stdin(Stdio::null());
+    command.env_remove("BARDO_GATE").env("NO_COLOR", "1");
+    let mut bardo = Bardo { command, words: "bardo".into(), stdio: None, outputs: None };
+    for argument in arguments {
+        bardo = bardo.arg(argument);
+    }
+    bardo
+}
+
+impl Bardo {
+    /// Adds an argument.
+    pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Bardo {
+        self.words.push(' ');
+        self.words.push_str(&argument.as_ref().to_string_lossy());
+        self.command.arg(argument);
+        self
+    }
+
+    /// Sets the gate: `kill=3`.
+    pub fn gate(mut self, mode: &str) -> Bardo {
+        self.words = format!("BARDO_GATE={mode} {}", self.words);
+        self.command.env("BARDO_GATE", mode);
+        self
+    }
+
+    /// Takes standard input from here.
+    pub fn stdin(mut self, from: impl Into<Stdio>) -> Bardo {
+        self.command.stdin(from);
+        self
+    }
+
+    /// Appends standard output and error to these files, instead of catching them: for a restart, whose tree inherits
+    /// them.
+    pub fn stdio(mut self, stdout: &Path, stderr: &Path) -> Bardo {
+        self.stdio = Some([stdout.to_path_buf(), stderr.to_path_buf()]);
+        self
+    }
+
+    /// Runs it as `sh -c "SCRIPT" sh LAUNCH BARDO ARGUMENTS…`, the script ending in `exec "$@"`.
+    pub fn through(mut self, script: &str) -> Bardo {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script, "sh"]).arg(self.command.get_program()).args(self.command.get_args());
+        shell.stdin(Stdio::null()).env_remove("BARDO_GATE").env("NO_COLOR", "1");
+        self.words = format!("sh -c '{script}' {}", self.words);
+        self.command = shell;
+        self
+    }
+
+    /// Starts it.
+    ///
+    /// # Panics
+    /// When it can't be started.
+    pub fn start(mut self) -> Started {
+        let [stdout, stderr] = match &self.stdio {
+            Some(paths) => paths.clone(),
+            None => {
+                let place = Place::new(&format!("output-{:x}", fastrand()));
+                let paths = [place.join("stdout"), place.join("stderr")];
+                self.outputs = Some(place);
+                paths
+            }
+        };
+        let open = |path: &Path| {
+            File::options().create(true).append(true).open(path).expect("a file for the output")
+        };
+        let skip = [&stdout, &stderr].map(|p| std::fs::metadata(p).map_or(0, |m| m.len() as usize));
+        self.command.stdout(open(&stdout)).stderr(open(&stderr));
+        let process = Process::spawn(&mut self.command);
+        Started { process, words: self.words, files: [stdout, stderr], skip, _outputs: self.outputs }
+    }
+
+    /// Runs it to its end.
+    pub fn run(self) -> Output {
+        self.start().end()
+    }
+}
+
+/// Something to tell two directories of one test apart by.
+fn fastrand() -> u64 {
+    std::time::SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64)
+}
+
+/// A bardo that runs. Dropped, it is killed.
+#[derive(Debug)]
+pub struct Started {
+    process: Process,
+    words: String,
+    files: [PathBuf; 2],
+    skip: [usize; 2],
+    _outputs: Option<Place>,
+}
+
+impl Started {
+    /// Its process.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Its output so far.
+    pub fn so_far(&self, status: Status) -> Output {
+        let read = |i: usize| {
+            let bytes = std::fs::read(&self.files[i]).unwrap_or_default();
+            String::from_utf8_lossy(bytes.get(self.skip[i]..).unwrap_or_default()).into_owned()
+        };
+        Output { command: self.words.clone(), status, stdout: read(0), stderr: read(1) }
+    }
+
+    /// Its output, if it has ended.
+    pub fn ended(&self) -> Option<Output> {
+        self.process.reap().map(|status| self.so_far(status))
+    }
+
+    /// Waits for its end.
+    pub fn end(self) -> Output {
+        let status = self.process.wait();
+        self.so_far(status)
+    }
+}

@@ -1,0 +1,131 @@
+//! The ways in which every workload runs: natively, stopped and restarted, left running, twenty times over.
+
+use crate::bardo::bardo;
+use crate::compare::compare;
+use crate::snapshot::Snapshot;
+use crate::workload::Workload;
+
+/// A workload and its arguments.
+#[derive(Debug, Clone, Copy)]
+pub struct Case {
+    /// The program: `task/threads`.
+    pub name: &'static str,
+    /// What follows the directory on its command line.
+    pub arguments: &'static [&'static str],
+}
+
+impl Case {
+    fn start(&self) -> Workload {
+        let workload = Workload::start(self.name, self.arguments);
+        workload.wait_progress();
+        workload
+    }
+}
+
+/// With no checkpoint at all: the workload itself must be right.
+pub fn natively(case: Case) {
+    case.start().finish();
+}
+
+/// Checkpointed and stopped, looked at, ended; restarted stopped and looked at again; restarted to its end.
+///
+/// # Panics
+/// When anything differs that may not.
+#[track_caller]
+pub fn stopped_and_restarted(case: Case) {
+    let mut workload = case.start();
+    workload.tree();
+    workload.on(workload.checkpoint("image").arg("--stop")).ok();
+    let before = Snapshot::of(workload.pid());
+    workload.kill();
+    bardo(["verify", "--quiet"]).arg(workload.place().join("image")).run().ok();
+
+    workload.restart_detached("image", &["--stopped"]);
+    let after = Snapshot::of(workload.pid());
+    let differences = compare(&before, &after);
+    assert!(differences.is_empty(), "/proc shows these differences after the restart:\n{differences}");
+    workload.kill();
+
+    workload.reset_progress();
+    workload.restart_in_foreground("image", &[]);
+    workload.wait_progress();
+    workload.finish();
+}
+
+/// Checkpointed while it runs on: the original comes to its right end, and so does the restarted one.
+///
+/// # Panics
+/// When either doesn't.
+#[track_caller]
+pub fn left_running(case: Case) {
+    let mut workload = case.start();
+    let before = Residue::of(workload.pid());
+    workload.on(workload.checkpoint("image")).ok();
+    workload.wait_progress();
+    Residue::of(workload.pid()).expect_nothing_new(&before);
+    let kept = workload.keep();
+    workload.finish();
+    workload.set_back(&kept);
+    workload.restart_in_foreground("image", &["--files", "ignore-changes"]);
+    workload.wait_progress();
+    workload.finish();
+}
+
+/// Checkpointed, ended and restarted twenty times, each time from the checkpoint of the one before.
+///
+/// # Panics
+/// When any of them fails.
+#[track_caller]
+pub fn twenty_times(case: Case) {
+    let mut workload = case.start();
+    for _ in 0..20 {
+        workload.tree();
+        workload.on(workload.checkpoint("image").arg("--force").arg("--kill")).ok();
+        workload.wait_gone();
+        workload.reset_progress();
+        workload.restart_detached("image", &[]);
+        workload.wait_progress();
+    }
+    workload.finish();
+}
+
+/// What bardo could leave behind in a process: mappings that aren't the process's, descriptors, threads, a tracer.
+#[derive(Debug)]
+pub struct Residue {
+    foreign_mappings: Vec<String>,
+    descriptors: Vec<String>,
+    tracer: String,
+}
+
+impl Residue {
+    /// Looks at a process that may be running.
+    pub fn of(pid: i32) -> Residue {
+        let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        let maps = read("maps");
+        // Whatever is mapped from a file, a memfd or a device. Anonymous areas come and go as the process pleases.
+        let mut foreign_mappings: Vec<String> =
+            maps.lines().filter_map(|l| l.split_whitespace().nth(5)).map(str::to_owned).collect();
+        foreign_mappings.sort();
+        foreign_mappings.dedup();
+        let entries = std::fs::read_dir(format!("/proc/{pid}/fd"));
+        let mut descriptors: Vec<String> = entries.map_or(Vec::new(), |entries| {
+            let names = entries.filter_map(|e| Some(e.ok()?.file_name().to_string_lossy().into_owned()));
+            names.collect()
+        });
+        descriptors.sort();
+        let status = read("status");
+        let tracer = status.lines().find(|l| l.starts_with("TracerPid")).unwrap_or_default().to_owned();
+        Residue { foreign_mappings, descriptors, tracer }
+    }
+
+    /// Fails if there is anything that was not there before.
+    ///
+    /// # Panics
+    /// When there is.
+    #[track_caller]
+    pub fn expect_nothing_new(&self, before: &Residue) {
+        assert_eq!(self.descriptors, before.descriptors, "descriptors");
+        assert_eq!(self.foreign_mappings, before.foreign_mappings, "mapped files");
+        assert_eq!(self.tracer, before.tracer);
+    }
+}

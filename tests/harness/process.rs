@@ -1,0 +1,228 @@
+//! Processes, held by pidfd, and ended when their guard drops.
+//!
+//! The test process is a child subreaper (man 2 prctl, PR_SET_CHILD_SUBREAPER): whatever loses its parent becomes its
+//! child, so that it can be waited for. A pid stays taken by a zombie until somebody waits for it, and by a process
+//! group or session for as long as that has a member: [`Tree::wait_gone`] waits until `/proc` shows none of them.
+
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::Command;
+
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, set_child_subreaper,
+    waitid,
+};
+
+use crate::wait::{until, until_some};
+
+/// Makes this process the parent of its orphaned descendants. To be called before anything is started.
+///
+/// # Panics
+/// When the kernel refuses.
+pub fn adopt_orphans() {
+    set_child_subreaper(Some(rustix::process::getpid())).expect("PR_SET_CHILD_SUBREAPER");
+}
+
+fn stat(pid: i32) -> Option<String> {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()
+}
+
+/// Whether there is such a process (a zombie is one).
+pub fn exists(pid: i32) -> bool {
+    stat(pid).is_some()
+}
+
+/// The process's state, as `/proc/PID/stat` shows it.
+pub fn state(pid: i32) -> Option<char> {
+    let stat = stat(pid)?;
+    stat[stat.rfind(')')? + 1..].trim_start().chars().next()
+}
+
+/// Field 22 of `/proc/PID/stat`, in ticks since boot: two processes of one pid differ in it.
+fn start_time(pid: i32) -> Option<String> {
+    let stat = stat(pid)?;
+    stat[stat.rfind(')')? + 1..].split_whitespace().nth(19).map(str::to_owned)
+}
+
+fn children(pid: i32) -> Vec<i32> {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    let lists = threads.filter_map(|t| std::fs::read_to_string(t.ok()?.path().join("children")).ok());
+    lists.flat_map(|l| l.split_whitespace().filter_map(|p| p.parse().ok()).collect::<Vec<i32>>()).collect()
+}
+
+/// The process and all its descendants, sorted.
+pub fn descendants(root: i32) -> Vec<i32> {
+    let mut all = BTreeSet::new();
+    let mut next = vec![root];
+    while let Some(pid) = next.pop() {
+        if all.insert(pid) {
+            next.extend(children(pid));
+        }
+    }
+    all.into_iter().filter(|p| exists(*p)).collect()
+}
+
+/// How a process ended: the exit code, or 128 and the signal, as a shell says it.
+pub type Status = i32;
+
+/// A process that isn't confused with a later one of the same pid.
+#[derive(Debug)]
+pub struct Process {
+    pid: i32,
+    start: String,
+    pidfd: OwnedFd,
+    ends_with_us: bool,
+}
+
+impl Process {
+    /// Takes hold of a process; none if there is none.
+    pub fn open(pid: i32) -> Option<Process> {
+        let pidfd = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
+        Some(Process { pid, start: start_time(pid)?, pidfd, ends_with_us: true })
+    }
+
+    /// Starts a program.
+    ///
+    /// # Panics
+    /// When it can't be started.
+    #[expect(clippy::zombie_processes, reason = "it is waited for by its pidfd, by whoever holds it")]
+    pub fn spawn(command: &mut Command) -> Process {
+        let child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+        Process::open(child.id() as i32).expect("a child that wasn't waited for")
+    }
+
+    /// Lets go of it without ending it.
+    pub fn release(mut self) -> i32 {
+        self.ends_with_us = false;
+        self.pid
+    }
+
+    /// Whether `/proc` still shows it, as a zombie perhaps.
+    pub fn is_there(&self) -> bool {
+        start_time(self.pid).as_deref() == Some(&self.start)
+    }
+
+    /// Its pid.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Sends a signal; a process that is gone already is no error.
+    pub fn signal(&self, signal: Signal) {
+        // ESRCH is what is left to fail with.
+        let _gone = pidfd_send_signal(&self.pidfd, signal);
+    }
+
+    /// How it ended, if it did and is ours to wait for.
+    pub fn reap(&self) -> Option<Status> {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        let status = waitid(WaitId::PidFd(self.pidfd.as_fd()), options).ok()??;
+        Some(match status.exit_status() {
+            Some(code) => code,
+            None => 128 + status.terminating_signal().unwrap_or(0),
+        })
+    }
+
+    /// Waits for its end and says how it ended.
+    ///
+    /// # Panics
+    /// When that takes for ever.
+    pub fn wait(&self) -> Status {
+        until_some(&format!("pid {} ended", self.pid), || self.reap())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if self.ends_with_us {
+            // A pidfd of a process that was waited for signals nobody.
+            self.signal(Signal::KILL);
+            self.reap();
+        }
+    }
+}
+
+/// A tree of processes, all of them held. Dropped, all of them are ended and waited for.
+#[derive(Debug)]
+pub struct Tree {
+    root: i32,
+    held: Vec<Process>,
+}
+
+impl Tree {
+    /// Takes hold of a process and its descendants.
+    pub fn of(root: i32) -> Tree {
+        let mut tree = Tree { root, held: Vec::new() };
+        tree.update();
+        tree
+    }
+
+    /// Takes hold of what has come since.
+    pub fn update(&mut self) {
+        self.held.retain(Process::is_there);
+        for pid in descendants(self.root) {
+            if !self.held.iter().any(|p| p.pid == pid) {
+                self.held.extend(Process::open(pid));
+            }
+        }
+    }
+
+    /// The root's pid.
+    pub fn root(&self) -> i32 {
+        self.root
+    }
+
+    /// All pids that were seen.
+    pub fn pids(&self) -> Vec<i32> {
+        self.held.iter().map(Process::pid).collect()
+    }
+
+    /// Waits until the root ends; says how.
+    ///
+    /// # Panics
+    /// When it isn't ours to wait for, or takes for ever.
+    pub fn wait_root(&mut self) -> Status {
+        self.update();
+        let root = self.held.iter().find(|p| p.pid == self.root).expect("the root is held");
+        root.wait()
+    }
+
+    /// Sends SIGKILL to all.
+    pub fn kill(&mut self) {
+        self.update();
+        for process in &self.held {
+            process.signal(Signal::KILL);
+        }
+    }
+
+    /// Waits until none of the pids is taken any more, reaping what is ours.
+    ///
+    /// # Panics
+    /// When that takes for ever.
+    pub fn wait_gone(&mut self) {
+        let pids = self.pids();
+        until(&format!("the pids {pids:?} are free"), || self.gone());
+    }
+
+    /// Reaps what is ours, and says whether nothing is left.
+    fn gone(&mut self) -> bool {
+        self.held.retain(|process| {
+            process.reap();
+            process.is_there()
+        });
+        self.held.is_empty()
+    }
+}
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        self.kill();
+        let start = std::time::Instant::now();
+        while !self.gone() && start.elapsed().as_secs() < 20 {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        if !self.held.is_empty() {
+            eprintln!("not gone after SIGKILL: {:?}", self.pids());
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Every kind's workload, in every mode. A line of the table here is all that a new workload needs.
+
+use bardo_tests::{Case, left_running, natively, stopped_and_restarted, twenty_times};
+
+/// Four tests for each line: natively, stopped and restarted, left running, twenty times over.
+macro_rules! workloads {
+    ($($test:ident: $name:literal $(, $argument:literal)*;)*) => {$(
+        mod $test {
+            use super::*;
+            const CASE: Case = Case { name: $name, arguments: &[$($argument),*] };
+
+            #[test]
+            fn runs_natively() {
+                natively(CASE);
+            }
+
+            #[test]
+            fn is_stopped_and_restarted() {
+                stopped_and_restarted(CASE);
+            }
+
+            #[test]
+            fn is_left_running() {
+                left_running(CASE);
+            }
+
+            #[test]
+            fn goes_on_twenty_times() {
+                twenty_times(CASE);
+            }
+        }
+    )*};
+}
+
+workloads! {
+    attributes: "task/attributes";
+    blocked: "task/blocked";
+    credentials: "task/credentials";
+    identity: "task/identity";
+    leader_gone: "task/leader_gone";
+    pending: "task/pending";
+    registers: "task/registers";
+    robust: "task/robust";
+    rseq: "task/rseq";
+    signals: "task/signals";
+    stopped: "task/stopped";
+    threads: "task/threads";
+    timeouts: "task/timeouts";
+    timers: "task/timers";
+    tree: "task/tree";
+    undumpable: "task/undumpable";
+    zombies: "task/zombies";
+
+    anonymous: "memory/anonymous";
+    churn: "memory/churn";
+    copy_on_write: "memory/copy_on_write";
+    jit: "memory/jit";
+    private_file: "memory/private_file";
+    protections: "memory/protections";
+    shared_anonymous: "memory/shared_anonymous";
+    shared_file: "memory/shared_file";
+    stack: "memory/stack";
+
+    chain: "file/chain";
+    devices: "file/devices";
+    directory: "file/directory";
+    pipe: "file/pipe";
+    regular: "file/regular";
+    shared: "file/shared";
+    tables: "file/tables";
+
+    busy: "loop/busy";
+    family: "loop/family";
+    pipeful: "loop/pipeful";
+}
