@@ -1,0 +1,130 @@
+//! Private anonymous memory: mmap(2), the heap, stacks, guard areas.
+//!
+//! **In the kernel**: areas without a file. The heap is one that brk(2) moves the end of; a stack one that grows down at a
+//! fault (`gd`); a guard one without any protection. A page exists from the first touch; from the first write it is the
+//! process's own. Memory that was ever writable counts as committed (`ac`), even once it is read-only. madvise(2),
+//! mlock(2) and mmap(2)'s MAP_NORESERVE leave flags on an area.
+//!
+//! **In the image**: place, protection, flags; the pages that aren't zero.
+//!
+//! **Taken how**: `/proc/PID/smaps` and PAGEMAP_SCAN, nothing inside.
+//!
+//! **Put back how**: mmap(2) at the same address, refusing to replace anything; writable if it ever was; huge-page advice
+//! at once, so that the filling profits; then the pages; then protection, advice and locks as they were. Guard pages
+//! (MADV_GUARD_INSTALL) last.
+//!
+//! **Not saved**: which zero pages were resident; which pages were in swap; names, where the restarting kernel has none
+//! (CONFIG_ANON_VMA_NAME). Adjacent areas of the same kind may come back as one. Refused: hugetlbfs, userfaultfd, sealed,
+//! droppable and secret memory, protection keys, shadow stacks.
+
+use bardo_kernel::Sysno;
+use bardo_kernel::procfs::smaps::VmFlag;
+use bardo_kernel::stub::{Arg, Batch};
+
+use super::area::{Area, Backing, PAGE, Span};
+
+/// MADV_GUARD_INSTALL of `<linux/mman.h>` (6.13).
+const MADV_GUARD_INSTALL: u64 = 102;
+/// MADV_POPULATE_WRITE of `<linux/mman.h>` (5.14).
+const MADV_POPULATE_WRITE: u64 = 23;
+/// PR_SET_VMA and PR_SET_VMA_ANON_NAME of `<linux/prctl.h>` (5.17).
+const PR_SET_VMA: u64 = 0x5356_4d41;
+const PR_SET_VMA_ANON_NAME: u64 = 0;
+
+fn value(v: u64) -> Arg {
+    Arg::Value(v)
+}
+
+fn has(area: &Area, flag: VmFlag) -> bool {
+    area.flags.has(flag)
+}
+
+/// The MAP_ flags of an area beyond private or shared.
+pub(super) fn map_flags(area: &Area) -> u64 {
+    let mut flags = libc::MAP_FIXED_NOREPLACE;
+    if has(area, VmFlag::NoReserve) {
+        flags |= libc::MAP_NORESERVE;
+    }
+    if has(area, VmFlag::GrowsDown) {
+        flags |= libc::MAP_GROWSDOWN | libc::MAP_STACK;
+    }
+    flags as u64
+}
+
+/// Adds the step that makes an anonymous area.
+pub(super) fn map(area: &Area, batch: &mut Batch) {
+    let flags = map_flags(area) | (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
+    let prot = value(area.fill_prot().into());
+    let args = [value(area.start), value(area.len()), prot, value(flags), value(u64::MAX), value(0)];
+    batch.call_for(Sysno::mmap, args, area.start);
+}
+
+fn advise(area: &Area, advice: u64) -> [Arg; 3] {
+    [value(area.start), value(area.len()), value(advice)]
+}
+
+/// Adds the advice that is of use while an area is filled. The kernel may be built without huge pages.
+pub(super) fn advise_early(area: &Area, batch: &mut Batch) {
+    for (flag, advice) in
+        [(VmFlag::HugePage, libc::MADV_HUGEPAGE), (VmFlag::NoHugePage, libc::MADV_NOHUGEPAGE)]
+    {
+        if has(area, flag) {
+            batch.attempt(Sysno::madvise, advise(area, advice as u64));
+        }
+    }
+}
+
+/// Adds the last steps for an area, once its pages are there. `empty`: none of its own were put.
+pub(super) fn finish(area: &Area, guards: &[Span], empty: bool, batch: &mut Batch) {
+    if area.fill_prot() != area.prot {
+        let keep_account = area.backing == Backing::Anonymous && empty;
+        // mprotect(2) to read-only gives back the commitment of anonymous memory that never had a page (6.7), so an
+        // area that had one once gets one for a moment.
+        let first = [value(area.start), value(PAGE)];
+        if keep_account {
+            let [at, len] = first;
+            batch.call(Sysno::madvise, [at, len, value(MADV_POPULATE_WRITE)]);
+        }
+        batch.call_for(Sysno::mprotect, advise(area, area.prot.into()), 0);
+        if keep_account {
+            let [at, len] = first;
+            batch.call_for(Sysno::madvise, [at, len, value(libc::MADV_DONTNEED as u64)], 0);
+        }
+    }
+    let kept = [
+        (VmFlag::SequentialRead, libc::MADV_SEQUENTIAL),
+        (VmFlag::RandomRead, libc::MADV_RANDOM),
+        (VmFlag::DontDump, libc::MADV_DONTDUMP),
+        (VmFlag::WipeOnFork, libc::MADV_WIPEONFORK),
+        (VmFlag::DontCopy, libc::MADV_DONTFORK),
+    ];
+    for (_, advice) in kept.iter().filter(|(flag, _)| has(area, *flag)) {
+        batch.call_for(Sysno::madvise, advise(area, *advice as u64), 0);
+    }
+    if has(area, VmFlag::Mergeable) {
+        // The kernel may be built without KSM; nothing depends on it.
+        batch.attempt(Sysno::madvise, advise(area, libc::MADV_MERGEABLE as u64));
+    }
+    if let Some(name) = &area.name {
+        let name = batch.text(name.0.as_os_str().as_encoded_bytes());
+        let span = [value(area.start), value(area.len())];
+        let [at, len] = span;
+        batch.attempt(Sysno::prctl, [value(PR_SET_VMA), value(PR_SET_VMA_ANON_NAME), at, len, name]);
+    }
+    let mut guarded = false;
+    for guard in guards.iter().map(|g| g.cut(area.span())).filter(|g| !g.is_empty()) {
+        guarded = true;
+        let args = [value(guard.start), value(guard.len()), value(MADV_GUARD_INSTALL)];
+        batch.call_for(Sysno::madvise, args, 0);
+    }
+    if has(area, VmFlag::Locked) {
+        let on_fault = u64::from(has(area, VmFlag::LockOnFault)); // MLOCK_ONFAULT is 1
+        let args = [value(area.start), value(area.len()), value(on_fault)];
+        // mlock2(2) locks an area that has unreadable pages all the same, and reports ENOMEM.
+        if area.prot == 0 || guarded {
+            batch.attempt(Sysno::mlock2, args);
+        } else {
+            batch.call_for(Sysno::mlock2, args, 0);
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! The family `memory`: address spaces, their areas, their pages.
+//!
+//! A checkpoint runs [`survey`] on each process, [`Shared::complete`] once, then writes ([`Shared::write`] before every
+//! [`Space::write`], since areas name objects), then [`take`]s the pages. A restart goes through [`MemoryImage`].
+//!
+//! A *space* in the image is what page frames belong to: a process's memory (its own pid) or a shared object
+//! ([`shared::OBJECTS`] and up).
+
+pub mod anonymous;
+pub mod area;
+pub mod mapped;
+pub mod pages;
+pub mod put;
+pub mod restore;
+pub mod shared;
+pub mod space;
+pub mod vdso;
+
+pub use mapped::MappedFiles;
+pub use pages::{Taken, take};
+pub use put::Places;
+pub use restore::MemoryImage;
+pub use shared::Shared;
+pub use space::{Space, survey};
+
+use crate::support::Support;
+
+/// The kinds of this family.
+pub const KINDS: &[Support] = &[
+    Support {
+        kind: "memory/anonymous",
+        kept: "private anonymous memory, heap, stacks, PROT_NONE and guard pages, with advice and locks",
+        not_kept: "hugetlbfs, userfaultfd, sealed, droppable and secret memory, protection keys: refused",
+        privilege: "",
+        workload: "memory/anonymous",
+    },
+    Support {
+        kind: "memory/mapped",
+        kept: "private and shared file mappings; of private ones the pages that were written",
+        not_kept: "the files; deleted or replaced files, memfd, SysV, devices: refused",
+        privilege: "",
+        workload: "memory/private_file",
+    },
+    Support {
+        kind: "memory/shared",
+        kept: "shared anonymous memory between relatives, its pages once",
+        not_kept: "objects shared with processes outside the tree: refused",
+        privilege: "CAP_CHECKPOINT_RESTORE to skip holes, and for parts that nobody maps any more",
+        workload: "memory/shared_anonymous",
+    },
+    Support {
+        kind: "memory/vdso",
+        kept: "vdso, vvar and vvar_vclock at their places",
+        not_kept: "another kernel's vdso: the host can't run the image",
+        privilege: "",
+        workload: "memory/protections",
+    },
+    Support {
+        kind: "memory/space",
+        kept: "program break, code, data, stack, arguments, environment, auxiliary vector, exe link",
+        not_kept: "MCL_FUTURE, which nothing shows",
+        privilege: "CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN, in the process's user namespace, for the exe link",
+        workload: "memory/stack",
+    },
+];
+
+/// The table, for `docs/support.md` and `bardo doctor`.
+pub fn support() -> Vec<Support> {
+    KINDS.to_vec()
+}
+
+#[cfg(test)]
+mod tests;

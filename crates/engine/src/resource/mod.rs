@@ -1,0 +1,3 @@
+//! What a checkpoint saves, by family: one file per kind of kernel object.
+
+pub mod memory;
