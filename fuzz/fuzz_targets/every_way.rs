@@ -22,10 +22,8 @@ pub fn read(bytes: &[u8]) -> bool {
         for at in file.records() {
             assert!(file.record(at).is_ok() || plain.is_err());
         }
-        for space in 0..8 {
-            for at in file.pages_of(space) {
-                assert!(file.pages(at).is_ok() && file.locate(at).is_ok() || plain.is_err());
-            }
+        for at in file.pages_everywhere() {
+            assert!(file.pages(at).is_ok() && file.locate(at).is_ok() || plain.is_err());
         }
     }
     assert!(file.is_ok() || plain.is_err());

@@ -276,6 +276,11 @@ impl<F: ReadAt> RandomAccess<F> {
         &self.pages[from..to]
     }
 
+    /// Where all page frames are: by space, and within it in the order of the stream.
+    pub fn pages_everywhere(&self) -> &[PagesAt] {
+        &self.pages
+    }
+
     /// Reads a record.
     pub fn record(&self, at: &RecordAt) -> Result<Record, Error> {
         let frame = frame_at(&self.file, at.offset, self.seal.bytes, wire::RECD)?;

@@ -439,7 +439,8 @@ fn frames_prepared_on_other_threads_are_the_same_image() {
             let (frame, spare) = prepare_owned(3, &runs(i), place, packer.as_mut());
             writer.write_prepared(&frame).unwrap();
             assert_eq!(spare.is_some(), level.is_some());
-            assert_eq!(spare.or(frame.into_data()).unwrap().as_ptr(), address);
+            let place = spare.or(frame.into_data()).unwrap();
+            assert_eq!(place.as_ptr(), address);
         }
         assert!(there == writer.seal().unwrap());
         assert_eq!(there.1.page_bytes, 8 * 64 * 4096);
