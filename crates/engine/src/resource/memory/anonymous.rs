@@ -46,7 +46,8 @@ pub(super) fn map_flags(area: &Area) -> u64 {
         flags |= libc::MAP_NORESERVE;
     }
     if has(area, VmFlag::GrowsDown) {
-        flags |= libc::MAP_GROWSDOWN | libc::MAP_STACK;
+        // Without MAP_STACK, which means MADV_NOHUGEPAGE since Linux 6.7; where it was given, that flag is kept anyway.
+        flags |= libc::MAP_GROWSDOWN;
     }
     flags as u64
 }
