@@ -64,10 +64,10 @@ struct Object {
 }
 
 /// What the survey of one process after another has found that they share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Shared {
-    /// The device of the kernel's own tmpfs, once it was looked for.
-    dev: Option<u64>,
+    /// The device of the kernel's own tmpfs.
+    dev: u64,
     objects: BTreeMap<u64, Object>,
     pub(super) files: Known,
 }
@@ -82,20 +82,18 @@ pub(super) enum Unnamed {
 }
 
 impl Shared {
-    /// Learns which device the kernel's own tmpfs is.
-    pub(super) fn look(&mut self) -> Result<()> {
-        if self.dev.is_none() {
-            // A memfd lives on the same tmpfs, whose device number nothing else tells.
-            let doing = "looking for the kernel's tmpfs";
-            let probe = mmap::memfd_create("bardo", memfd::CLOEXEC).doing(doing, None)?;
-            self.dev = Some(fs::fstat(probe.as_fd()).doing(doing, None)?.dev);
-        }
-        Ok(())
+    /// Nothing seen yet.
+    pub fn new() -> Result<Shared> {
+        // A memfd lives on the kernel's own tmpfs, whose device number nothing else tells.
+        let doing = "looking for the kernel's tmpfs";
+        let probe = mmap::memfd_create("bardo", memfd::CLOEXEC).doing(doing, None)?;
+        let dev = fs::fstat(probe.as_fd()).doing(doing, None)?.dev;
+        Ok(Shared { dev, objects: BTreeMap::new(), files: Known::default() })
     }
 
     /// What an area is, if it is of a file of the kernel's own tmpfs.
     pub(super) fn unnamed(&self, area: &maps::Area) -> Option<Unnamed> {
-        if !area.has_file() || Some(area.dev()) != self.dev {
+        if !area.has_file() || area.dev() != self.dev {
             return None;
         }
         let path = area.path.as_encoded_bytes();

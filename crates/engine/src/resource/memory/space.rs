@@ -201,7 +201,6 @@ fn obstacle(
 pub fn survey(subject: &Subject, brk: u64, cx: &mut Shared, refusals: &mut Vec<Refusal>) -> Result<Space> {
     let pid = subject.pid();
     let who = Some(&subject.who);
-    cx.look()?;
     let entries = smaps::read(pid).doing("reading its memory areas", who)?;
     let auxv = fs::read_all(procfs::path(pid, "auxv")).doing("reading its auxiliary vector", who)?;
     let mut obstacles = Obstacles::default();

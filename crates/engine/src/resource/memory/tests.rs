@@ -107,7 +107,7 @@ fn header() -> Header {
 
 fn image_of(pids: &[i32], refusals: &mut Vec<Refusal>, level: Option<i32>) -> Vec<u8> {
     let subjects: Vec<Subject> = pids.iter().map(|pid| subject(*pid)).collect();
-    let mut shared = Shared::default();
+    let mut shared = Shared::new().unwrap();
     let spaces: Vec<Space> =
         subjects.iter().map(|s| survey(s, brk(s.pid()), &mut shared, refusals).unwrap()).collect();
     let tree: Vec<&Subject> = subjects.iter().collect();
