@@ -187,6 +187,14 @@ impl Tree {
         root.wait()
     }
 
+    /// Sends SIGCONT to all that are stopped.
+    pub fn go_on(&mut self) {
+        self.update();
+        for process in self.held.iter().filter(|p| state(p.pid) == Some('T')) {
+            process.signal(Signal::CONT);
+        }
+    }
+
     /// Sends SIGKILL to all.
     pub fn kill(&mut self) {
         self.update();
