@@ -1,0 +1,203 @@
+//! What an image says about files, and what a restart makes of it: read, check, open, move into place.
+
+use std::collections::BTreeMap;
+
+use bardo_image::Record;
+use bardo_kernel::stub::Batch;
+use bardo_kernel::{fcntl, rlimit};
+use serde::de::{DeserializeOwned, Deserializer, Error as _};
+use serde::{Deserialize, Serialize};
+
+use super::external::{self, Connections};
+use super::pipe::SavedPipe;
+use super::pool::{Making, Pool};
+use super::table::{self, FD_MAX, Table, TableEntry};
+use super::{Hindrance, KINDS, Rules, Saved};
+use crate::error::{Doing, Error, Refusal, Result};
+use crate::restart;
+
+/// The files of an image.
+#[derive(Debug, Default)]
+pub struct FilesImage {
+    files: BTreeMap<u64, Box<dyn Saved>>,
+    /// Pipes, which several open files share.
+    pub(super) pipes: BTreeMap<u64, SavedPipe>,
+    tables: BTreeMap<i32, Vec<TableEntry>>,
+}
+
+/// Reads a record's body.
+pub(super) fn read<T: DeserializeOwned>(record: &Record) -> Result<T> {
+    record.read().map_err(Error::Image)
+}
+
+/// The error for a record that can be read, and says what can't be.
+pub(super) fn wrong(record: &Record, why: String) -> Error {
+    /// Reads as nothing: its text is the error.
+    #[derive(Debug, Serialize)]
+    struct Wrong;
+    impl<'de> Deserialize<'de> for Wrong {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Wrong, D::Error> {
+            Err(D::Error::custom(String::deserialize(deserializer)?))
+        }
+    }
+    let told = Record { body: bardo_image::Value::Text(why.clone()), ..record.clone() };
+    match told.read::<Wrong>() {
+        Err(e) => Error::Image(e),
+        Ok(_) => Error::Bug(why),
+    }
+}
+
+impl FilesImage {
+    /// Takes a record, if it is of this family: whether it was.
+    ///
+    /// # Errors
+    /// [`Error::Image`] where it says what can't be.
+    pub fn take(&mut self, record: &Record) -> Result<bool> {
+        if record.kind == table::NAME {
+            self.take_table(record)?;
+            return Ok(true);
+        }
+        match KINDS.iter().find(|kind| kind.records().contains(&record.kind.as_str())) {
+            Some(kind) => kind.take(record, self).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Adds an open file under its record's id.
+    ///
+    /// # Errors
+    /// [`Error::Image`] where the id is taken.
+    pub(super) fn add(&mut self, record: &Record, file: Box<dyn Saved>) -> Result<()> {
+        if self.files.contains_key(&record.id) {
+            return Err(wrong(record, "another open file has the same id".into()));
+        }
+        self.files.insert(record.id, file);
+        Ok(())
+    }
+
+    fn take_table(&mut self, record: &Record) -> Result<()> {
+        let part: Table = read(record)?;
+        if part.pid <= 0 {
+            return Err(wrong(record, format!("the pid {}", part.pid)));
+        }
+        let table = self.tables.entry(part.pid).or_default();
+        for entry in part.entries {
+            let last = table.last().map_or(-1, |last| last.fd);
+            if entry.fd <= last || entry.fd > FD_MAX {
+                let why = format!("descriptor {} after {last}, where they ascend up to {FD_MAX}", entry.fd);
+                return Err(wrong(record, why));
+            }
+            if !self.files.contains_key(&entry.file) {
+                let why = format!("descriptor {} leads to the open file {}, of which no record came before", entry.fd, entry.file);
+                return Err(wrong(record, why));
+            }
+            table.push(entry);
+        }
+        Ok(())
+    }
+
+    /// The highest descriptor of any process; −1 for none at all. What processes inherit must lie above it.
+    pub fn highest_fd(&self) -> i32 {
+        self.tables.values().filter_map(|table| table.last()).map(|entry| entry.fd).max().unwrap_or(-1)
+    }
+
+    /// How many open files there are.
+    pub fn open_files(&self) -> usize {
+        self.files.len()
+    }
+
+    /// How many descriptors there are.
+    pub fn descriptors(&self) -> usize {
+        self.tables.values().map(Vec::len).sum()
+    }
+
+    /// Everything about files that keeps this host from running the image, found before anything is made: files that are
+    /// missing, changed or not ours to open, outsides that nothing is connected to.
+    pub fn check(&self, policy: restart::Files, outside: &[String]) -> Vec<Refusal> {
+        let rules = Rules { files: policy, external: outside };
+        let mut holders: BTreeMap<u64, (i32, i32)> = BTreeMap::new();
+        for (pid, table) in &self.tables {
+            for entry in table {
+                holders.entry(entry.file).or_insert((*pid, entry.fd));
+            }
+        }
+        let mut refusals = Vec::new();
+        for (id, file) in &self.files {
+            let held = holders.get(id);
+            let of = held.map_or(String::new(), |(pid, fd)| format!(" (descriptor {fd} of process {pid})"));
+            refusals.extend(file.check(&rules).into_iter().map(|hindrance| Refusal {
+                who: None,
+                fd: held.map(|(_, fd)| *fd),
+                what: format!("{}{of}", hindrance.what),
+                code: hindrance.code,
+                why: hindrance.why,
+                remedy: hindrance.remedy,
+            }));
+        }
+        let bare = |hindrance: Hindrance| Refusal {
+            who: None,
+            fd: None,
+            what: hindrance.what,
+            code: hindrance.code,
+            why: hindrance.why,
+            remedy: hindrance.remedy,
+        };
+        refusals.extend(self.pipes.iter().filter_map(|(id, pipe)| pipe.check(*id)).map(bare));
+        let names: Vec<&str> = self.files.values().flat_map(|file| file.names()).map(String::as_str).collect();
+        refusals.extend(external::unknown(outside, &names).map(bare));
+        refusals.extend(self.check_limit());
+        refusals
+    }
+
+    fn check_limit(&self) -> Option<Refusal> {
+        let needed = self.numbers(self.highest_fd() + 1);
+        let failed = rlimit::raise_files(needed).err()?;
+        Some(Refusal {
+            who: None,
+            fd: None,
+            what: format!("{needed} descriptor numbers: up to {} in the tree, and all its open files", self.highest_fd()),
+            code: "file/limit",
+            why: format!("a process here can't have as many: {failed}"),
+            remedy: "raise the hard limit of open files (ulimit -Hn), or fs.nr_open".into(),
+        })
+    }
+
+    /// One above the highest number that is needed while the tree is made.
+    fn numbers(&self, base: i32) -> u64 {
+        // Externals may take three each; and a few pass by while the others are opened.
+        u64::from(base.max(0) as u32) + 3 * self.files.len() as u64 + 2 * self.pipes.len() as u64 + 64
+    }
+
+    /// Opens everything once, at numbers from `base` on, which must be above [`FilesImage::highest_fd`]. All are
+    /// close-on-exec; children inherit them. Our soft limit of open files is raised first, and children inherit that too.
+    ///
+    /// # Errors
+    /// Where this host said no. Nothing is left open.
+    pub fn open_all(&self, external: &[String], base: i32) -> Result<Pool> {
+        if base <= self.highest_fd() {
+            return Err(Error::Bug(format!("base {base}, with descriptors up to {}", self.highest_fd())));
+        }
+        rlimit::raise_files(self.numbers(base)).doing("raising the limit of open files", None)?;
+        let mut making = Making::new(base, Connections::new(external), &self.pipes);
+        for (id, file) in &self.files {
+            let fd = file.open(*id, &mut making)?;
+            making.put(*id, fd)?;
+        }
+        Ok(making.finish())
+    }
+
+    /// The steps by which a process, which inherited the pool, gets the table of the process that had this pid: batches of at
+    /// most `room` bytes. A process without descriptors gets an empty table.
+    pub fn steps(&self, pid: i32, pool: &Pool, room: usize) -> Vec<Batch> {
+        table::steps(self.tables.get(&pid).map_or(&[], Vec::as_slice), pool, room)
+    }
+}
+
+/// A descriptor that lies at or above `base`: itself, or a duplicate there.
+pub(super) fn lift(fd: std::os::fd::OwnedFd, base: i32) -> Result<std::os::fd::OwnedFd> {
+    use std::os::fd::{AsFd, AsRawFd};
+    if fd.as_raw_fd() >= base {
+        return Ok(fd);
+    }
+    fcntl::duplicate(fd.as_fd(), base).doing(format!("moving a descriptor above {base}"), None)
+}

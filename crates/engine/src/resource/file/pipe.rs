@@ -1,0 +1,533 @@
+//! Pipes (man 7 pipe).
+//!
+//! **In the kernel**: a ring of buffers, each at most a page; an inode on pipefs; open files that are ends of it: one for
+//! reading and one for writing from pipe(2), and more by open(2) of `/proc/PID/fd/N`, even for both directions. A read
+//! at an empty pipe ends once no writer is left anywhere, a write fails once no reader is. In packet mode (O_DIRECT on the
+//! writing end) a buffer is one message. A buffer that is partly filled may take more of the next write, if that fits.
+//!
+//! **In the image**: `file/pipe`: capacity, and the length of each buffer, negative for a packet; `file/pipe-data`, any number:
+//! the bytes, in order; `file/pipe-end`, one for each open file: which pipe, which flags.
+//!
+//! **Taken how**: tee(2) from a duplicate of a reading end into a pipe of ours: the tree's stays as it is. Ours is then taken
+//! apart buffer by buffer, by splice(2) into one that has room for a single buffer. Whether somebody outside the tree has
+//! an end too is found by poll(2) on ours, and by looking through `/proc` for those that we may see.
+//!
+//! **Put back how**: pipe2(2), F_SETPIPE_SZ, the buffers written so that each is one again; further ends opened by
+//! `/proc/self/fd/N`; ends that nobody had are closed when all are made, which leaves a pipe half-closed if it was.
+//!
+//! **Not saved**: inode number, owner, times. What is in a pipe without readers: nobody can read it any more. A pipe whose
+//! other end is outside is refused, or belongs to the outside as a whole ([`super::external`]), with what is in it. An end
+//! held by a process that we may not look at, or on its way in a socket, isn't noticed where the tree has both itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use bardo_image::{Blob, Record};
+use bardo_kernel::{fcntl, fs, pipe, poll, procfs};
+use serde::{Deserialize, Serialize};
+
+use super::path::O_LARGEFILE;
+use super::pool::Making;
+use super::scene::{Scene, Seen};
+use super::survey::Collected;
+use super::{FilesImage, Hindrance, Kind, Rules, Saved, image};
+use crate::error::{Doing, Error, Result, Who};
+use crate::support::Support;
+
+/// The kind.
+#[derive(Debug, Clone, Copy)]
+pub struct Pipe;
+
+/// The name of the pipe's own record.
+pub const NAME: &str = "file/pipe";
+/// The name of the record of its content.
+pub const DATA: &str = "file/pipe-data";
+/// The name of the record of an end.
+pub const END: &str = "file/pipe-end";
+
+/// The most that one record of content holds.
+const PART: usize = 1 << 20;
+/// The largest capacity that a record may ask for; F_SETPIPE_SZ allows no more.
+const CAPACITY_MAX: u64 = 1 << 31;
+const PAGE: usize = 4096;
+/// The flags of an end.
+const FLAGS: i32 = libc::O_ACCMODE | libc::O_NONBLOCK | libc::O_DIRECT | O_LARGEFILE;
+
+/// The record of a pipe.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PipeRecord {
+    /// How much it holds at most (F_GETPIPE_SZ).
+    pub capacity: u64,
+    /// How many bytes are in each of its buffers, the first to be read first; negative for a packet.
+    #[serde(default)]
+    pub buffers: Vec<i64>,
+}
+
+/// The record of a part of what is in a pipe.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PipeData {
+    /// The bytes.
+    pub data: Blob,
+}
+
+/// The record of an end.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PipeEnd {
+    /// The id of the pipe's record.
+    pub pipe: u64,
+    /// Access mode and status flags (fdinfo, `flags`).
+    pub flags: i32,
+}
+
+/// Who is at the two ends of a pipe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// The tree has both.
+    Whole,
+    /// Nobody writes to it any more.
+    NoWriter,
+    /// Nobody reads from it any more.
+    NoReader,
+    /// The tree has both, and somebody outside has one too.
+    Leaks(Who, i32),
+    /// The other end is outside the tree.
+    Outside,
+}
+
+/// A pipe of the tree.
+#[derive(Debug)]
+pub struct PipeSeen {
+    id: u64,
+    /// Its ends, by the open files' positions in the scene.
+    ends: Vec<usize>,
+    standing: Standing,
+    stdio: bool,
+    vouched: bool,
+}
+
+/// The pipes of a tree, by device and inode.
+#[derive(Debug, Default)]
+pub struct Pipes(BTreeMap<(u64, u64), PipeSeen>);
+
+impl Pipes {
+    /// Finds the pipes among the open files, and who is at their ends.
+    ///
+    /// # Errors
+    /// Where that can't be asked.
+    pub fn look(scene: &Scene<'_>) -> Result<Pipes> {
+        let mut all: BTreeMap<(u64, u64), PipeSeen> = BTreeMap::new();
+        for (at, file) in scene.files.iter().enumerate() {
+            if !file.is_pipe() || file.flags & libc::O_PATH != 0 {
+                continue;
+            }
+            let id = all.len() as u64 + 1;
+            let fresh =
+                PipeSeen { id, ends: Vec::new(), standing: Standing::Whole, stdio: false, vouched: false };
+            let pipe = all.entry((file.stat.dev, file.stat.ino)).or_insert(fresh);
+            pipe.ends.push(at);
+            pipe.stdio |= file.is_stdio();
+            pipe.vouched |= scene.is_vouched(file);
+        }
+        for pipe in all.values_mut() {
+            pipe.standing = standing(scene, &pipe.ends)?;
+        }
+        // Without a writer, what is left belongs to all readers; without a reader, nothing is left to anybody.
+        let suspects: BTreeSet<u64> = all
+            .iter()
+            .filter(|(_, pipe)| matches!(pipe.standing, Standing::Whole | Standing::NoWriter))
+            .map(|((_, ino), _)| *ino)
+            .collect();
+        if !suspects.is_empty() {
+            let holders = held_outside(scene, &suspects);
+            for ((_, ino), pipe) in &mut all {
+                if let Some((who, fd)) = holders.get(ino)
+                    && suspects.contains(ino)
+                {
+                    let whole = pipe.standing == Standing::Whole;
+                    pipe.standing = if whole { Standing::Leaks(who.clone(), *fd) } else { Standing::Outside };
+                }
+            }
+        }
+        Ok(Pipes(all))
+    }
+
+    fn of(&self, file: &Seen) -> Option<&PipeSeen> {
+        self.0.get(&(file.stat.dev, file.stat.ino))
+    }
+
+    /// Whether it is an end of a pipe that belongs to the outside: its other end is there, and it is somebody's stdio, or
+    /// vouched for.
+    pub fn is_external(&self, file: &Seen) -> bool {
+        self.of(file).is_some_and(|pipe| pipe.standing == Standing::Outside && (pipe.stdio || pipe.vouched))
+    }
+}
+
+fn standing(scene: &Scene<'_>, ends: &[usize]) -> Result<Standing> {
+    let reader = ends.iter().map(|at| &scene.files[*at]).find(|file| file.reads());
+    let writer = ends.iter().map(|at| &scene.files[*at]).find(|file| file.writes());
+    let asked = |file: &Seen| {
+        let fd = scene.duplicate(file)?;
+        poll::now(fd.as_fd(), 0).doing(format!("polling {}", file.show()), Some(scene.who(file)))
+    };
+    Ok(match (reader, writer) {
+        (Some(_), Some(_)) => Standing::Whole,
+        (Some(reader), None) if asked(reader)? & libc::POLLHUP != 0 => Standing::NoWriter,
+        (None, Some(writer)) if asked(writer)? & libc::POLLERR != 0 => Standing::NoReader,
+        _ => Standing::Outside,
+    })
+}
+
+/// Who outside the tree has one of these pipes open, as far as we may see: other users' processes may be closed to us,
+/// and any may end while we look.
+fn held_outside(scene: &Scene<'_>, inodes: &BTreeSet<u64>) -> BTreeMap<u64, (Who, i32)> {
+    let tree: BTreeSet<i32> = scene.subjects.iter().map(|s| s.pid()).collect();
+    let own = std::process::id() as i32;
+    let mut holders = BTreeMap::new();
+    for pid in procfs::processes().unwrap_or_default() {
+        if pid == own || tree.contains(&pid) {
+            continue;
+        }
+        for fd in procfs::descriptors(pid).unwrap_or_default() {
+            let Ok(link) = fs::read_link(procfs::path(pid, &format!("fd/{fd}"))) else { continue };
+            if let Some(ino) = pipe_inode(link.as_os_str().as_bytes()).filter(|ino| inodes.contains(ino)) {
+                let name = procfs::comm(pid).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+                holders.entry(ino).or_insert((Who { pid, name }, fd));
+            }
+        }
+    }
+    holders
+}
+
+/// The inode number in a link's text: 4711 in `pipe:[4711]`.
+fn pipe_inode(link: &[u8]) -> Option<u64> {
+    std::str::from_utf8(link.strip_prefix(b"pipe:[")?.strip_suffix(b"]")?).ok()?.parse().ok()
+}
+
+impl Kind for Pipe {
+    fn support(&self) -> Support {
+        Support {
+            kind: NAME,
+            kept: "both ends, their flags, capacity, data in order, packets, half-closed pipes",
+            not_kept: "what is in a pipe of the outside; one whose other end is outside and isn't stdio: refused without \
+                       --external",
+            privilege: "CAP_SYS_RESOURCE for pipes larger than /proc/sys/fs/pipe-max-size",
+            workload: "file/pipe",
+        }
+    }
+
+    fn records(&self) -> &'static [&'static str] {
+        &[NAME, DATA, END]
+    }
+
+    fn claims(&self, file: &Seen, scene: &Scene<'_>) -> bool {
+        file.is_pipe() && scene.pipes.of(file).is_some()
+    }
+
+    fn collect(&self, file: &Seen, scene: &Scene<'_>, out: &mut Collected) -> Result<()> {
+        let Some(pipe) = scene.pipes.of(file) else { return Ok(()) };
+        let plain = scene.is_plain(file, out)?;
+        let first = scene.files[pipe.ends[0]].id == file.id;
+        let allow = format!("--external '{}'", file.show());
+        match &pipe.standing {
+            Standing::Outside => {
+                let (end, why) = if file.writes() {
+                    ("writing", "who reads from it isn't part of the tree, and would see it end")
+                } else {
+                    ("reading", "who writes to it isn't part of the tree, and would meet nobody")
+                };
+                let remedy = format!("{allow}   if it is to be connected anew at the restart, or checkpoint both");
+                out.refuse(scene, file, "pipe/outside", format!("{} ({end} end)", file.show()), why, &remedy);
+                return Ok(());
+            }
+            Standing::Leaks(who, fd) if !pipe.vouched => {
+                if first {
+                    out.refuse(
+                        scene,
+                        file,
+                        "pipe/leak",
+                        format!("{}, which {who} outside the tree has open too, as descriptor {fd}", file.show()),
+                        "a copy of the pipe would be made, and the other process would keep the old one",
+                        &format!("{allow}   if the other process doesn't use it, or checkpoint both together"),
+                    );
+                }
+                return Ok(());
+            }
+            _ => {}
+        }
+        if !plain {
+            return Ok(());
+        }
+        if first && !collect_pipe(pipe, file, scene, out)? {
+            return Ok(());
+        }
+        out.record(END, file.id, &PipeEnd { pipe: pipe.id, flags: file.flags & FLAGS })
+    }
+
+    fn take(&self, record: &Record, image: &mut FilesImage) -> Result<()> {
+        match record.kind.as_str() {
+            NAME => take_pipe(record, image),
+            DATA => take_data(record, image),
+            _ => {
+                let end: PipeEnd = image::read(record)?;
+                if !image.pipes.contains_key(&end.pipe) {
+                    let why = format!("it is an end of pipe {}, of which no record came before", end.pipe);
+                    return Err(image::wrong(record, why));
+                }
+                if end.flags & !FLAGS != 0 || end.flags & libc::O_ACCMODE == libc::O_ACCMODE {
+                    return Err(image::wrong(record, format!("the flags {:#o}", end.flags)));
+                }
+                image.add(record, Box::new(end))
+            }
+        }
+    }
+}
+
+/// Adds the records of the pipe itself: whether it could.
+fn collect_pipe(pipe: &PipeSeen, file: &Seen, scene: &Scene<'_>, out: &mut Collected) -> Result<bool> {
+    let doing = || format!("looking into {}", file.show());
+    let who = Some(scene.who(file));
+    let reader = pipe.ends.iter().map(|at| &scene.files[*at]).find(|end| end.reads());
+    let fd = scene.duplicate(reader.unwrap_or(file))?;
+    let capacity = pipe::capacity(fd.as_fd()).doing(doing(), who)?;
+    let mut record = PipeRecord { capacity: capacity as u64, buffers: Vec::new() };
+    let mut data = Vec::new();
+    if reader.is_some() && pipe::readable(fd.as_fd()).doing(doing(), who)? > 0 {
+        match copy(&fd, capacity).doing(doing(), who)? {
+            Some((buffers, bytes)) => (record.buffers, data) = (buffers, bytes),
+            None => {
+                out.refuse(
+                    scene,
+                    file,
+                    "pipe/size",
+                    format!("{} of {capacity} bytes", file.show()),
+                    "a pipe as large as this one is needed to copy it, and we may not make one",
+                    "grant CAP_SYS_RESOURCE, or raise fs.pipe-max-size and fs.pipe-user-pages-soft",
+                );
+                return Ok(false);
+            }
+        }
+    }
+    out.record(NAME, pipe.id, &record)?;
+    for part in data.chunks(PART) {
+        out.record(DATA, pipe.id, &PipeData { data: part.into() })?;
+    }
+    Ok(true)
+}
+
+/// The buffers of a pipe and what is in them, which stays there. None where we can't have a pipe as large.
+fn copy(from: &OwnedFd, capacity: usize) -> bardo_kernel::Result<Option<(Vec<i64>, Vec<u8>)>> {
+    let total = pipe::readable(from.as_fd())?;
+    let all = pipe::make(libc::O_NONBLOCK)?;
+    if capacity > pipe::capacity(all.write.as_fd())? {
+        match pipe::set_capacity(all.write.as_fd(), capacity) {
+            // What is in it may fit all the same.
+            Err(e) if e.is(libc::EPERM) => {}
+            other => drop(other?),
+        }
+    }
+    // tee begins at the front each time, so it must take all at once.
+    if pipe::tee(from.as_fd(), all.write.as_fd(), total, libc::SPLICE_F_NONBLOCK)? != total {
+        return Ok(None);
+    }
+    // Room for two buffers, one of which a byte of our own takes.
+    let one = pipe::make(libc::O_NONBLOCK)?;
+    pipe::set_capacity(one.write.as_fd(), 2 * PAGE)?;
+    let (mut buffers, mut data) = (Vec::new(), Vec::with_capacity(total));
+    let mut bytes = vec![0; PAGE + 1];
+    fs::write(one.write.as_fd(), b"|")?;
+    while data.len() < total {
+        let n = pipe::splice(all.read.as_fd(), None, one.write.as_fd(), None, total, libc::SPLICE_F_NONBLOCK)?;
+        // [own byte][buffer] becomes [buffer][own byte]. A read goes on into the next buffer, unless this one is a
+        // packet.
+        fs::read(one.read.as_fd(), &mut bytes[..1])?;
+        fs::write(one.write.as_fd(), b"|")?;
+        bytes.resize(bytes.len().max(n + 1), 0);
+        let got = fs::read(one.read.as_fd(), &mut bytes[..n + 1])?;
+        let packet = got == n;
+        if !packet {
+            fs::write(one.write.as_fd(), b"|")?;
+        }
+        if n == 0 || got < n {
+            return Err(bardo_kernel::Failed::unexpected(format!("a buffer of {n} bytes, of which {got} can be read")));
+        }
+        data.extend_from_slice(&bytes[..n]);
+        buffers.push(if packet { -(n as i64) } else { n as i64 });
+    }
+    Ok(Some((buffers, data)))
+}
+
+/// A pipe as an image has it.
+#[derive(Debug)]
+pub struct SavedPipe {
+    record: PipeRecord,
+    data: Vec<u8>,
+    /// How many bytes all buffers have.
+    expected: u64,
+}
+
+impl SavedPipe {
+    /// What keeps it from being made here.
+    pub(super) fn check(&self, id: u64) -> Option<Hindrance> {
+        let what = format!("pipe {id} with a capacity of {} bytes", self.record.capacity);
+        if self.data.len() as u64 != self.expected {
+            return Some(Hindrance {
+                code: "pipe/incomplete",
+                what,
+                why: format!("the image has {} bytes of what was in it, of {}", self.data.len(), self.expected),
+                remedy: "the image is unusable: take another".into(),
+            });
+        }
+        let made = pipe::make(0).and_then(|made| set_capacity(&made, self.record.capacity));
+        made.err().map(|failed| Hindrance {
+            code: "pipe/size",
+            what,
+            why: format!("it can't be made here: {failed}"),
+            remedy: "grant CAP_SYS_RESOURCE, or raise fs.pipe-max-size and fs.pipe-user-pages-soft".into(),
+        })
+    }
+}
+
+fn set_capacity(pipe: &pipe::Pipe, capacity: u64) -> bardo_kernel::Result<()> {
+    if pipe::capacity(pipe.write.as_fd())? as u64 == capacity {
+        return Ok(());
+    }
+    pipe::set_capacity(pipe.write.as_fd(), usize::try_from(capacity).unwrap_or(usize::MAX)).map(drop)
+}
+
+fn take_pipe(record: &Record, image: &mut FilesImage) -> Result<()> {
+    let pipe: PipeRecord = image::read(record)?;
+    if pipe.capacity == 0 || pipe.capacity > CAPACITY_MAX {
+        return Err(image::wrong(record, format!("a capacity of {}", pipe.capacity)));
+    }
+    let mut expected: u64 = 0;
+    for buffer in &pipe.buffers {
+        expected = expected.saturating_add(buffer.unsigned_abs());
+        if *buffer == 0 || *buffer < -(PAGE as i64) || expected > pipe.capacity {
+            return Err(image::wrong(record, format!("a buffer of {buffer} bytes, {expected} with those before")));
+        }
+    }
+    if image.pipes.contains_key(&record.id) {
+        return Err(image::wrong(record, "another pipe has the same id".into()));
+    }
+    image.pipes.insert(record.id, SavedPipe { record: pipe, data: Vec::new(), expected });
+    Ok(())
+}
+
+fn take_data(record: &Record, image: &mut FilesImage) -> Result<()> {
+    let part: PipeData = image::read(record)?;
+    let Some(pipe) = image.pipes.get_mut(&record.id) else {
+        return Err(image::wrong(record, "content of a pipe of which no record came before".into()));
+    };
+    let all = (pipe.data.len() + part.data.len()) as u64;
+    if all > pipe.expected {
+        let why = format!("{all} bytes in pipe {}, whose buffers have {}", record.id, pipe.expected);
+        return Err(image::wrong(record, why));
+    }
+    pipe.data.extend_from_slice(&part.data);
+    Ok(())
+}
+
+/// A pipe that is made anew, with both ends that pipe(2) gave.
+#[derive(Debug)]
+pub struct OpenPipe {
+    ends: pipe::Pipe,
+    read_given: bool,
+    write_given: bool,
+}
+
+impl OpenPipe {
+    pub(super) fn make(saved: &SavedPipe) -> Result<OpenPipe> {
+        if saved.data.len() as u64 != saved.expected {
+            let what = format!("a pipe with {} bytes of {}", saved.data.len(), saved.expected);
+            return Err(Error::Bug(format!("{what}, which the check should have found")));
+        }
+        let ends = fill(saved).doing("making a pipe and filling it", None)?;
+        Ok(OpenPipe { ends, read_given: false, write_given: false })
+    }
+
+    /// An open file with these flags. The first that can be gets the end that pipe(2) gave; others open it anew, which
+    /// shows in their flags: open(2) sets O_LARGEFILE.
+    fn end(&mut self, flags: i32) -> bardo_kernel::Result<OwnedFd> {
+        let reopened = flags & O_LARGEFILE != 0;
+        let (end, given) = match flags & libc::O_ACCMODE {
+            libc::O_RDONLY => (&self.ends.read, &mut self.read_given),
+            libc::O_WRONLY => (&self.ends.write, &mut self.write_given),
+            _ => (&self.ends.read, &mut true),
+        };
+        let fd = if reopened || *given {
+            let path = format!("/proc/self/fd/{}", end.as_raw_fd());
+            fs::open(path.as_ref(), flags & libc::O_ACCMODE, 0)?
+        } else {
+            *given = true;
+            fcntl::duplicate(end.as_fd(), 0)?
+        };
+        fcntl::set_status_flags(fd.as_fd(), flags & (libc::O_NONBLOCK | libc::O_DIRECT))?;
+        Ok(fd)
+    }
+}
+
+/// Makes a pipe with these buffers.
+fn fill(saved: &SavedPipe) -> bardo_kernel::Result<pipe::Pipe> {
+    let SavedPipe { record, data, .. } = saved;
+    let made = pipe::make(libc::O_NONBLOCK)?;
+    set_capacity(&made, record.capacity)?;
+    let mut helper = None;
+    let mut packets = false;
+    let mut rest = &data[..];
+    for (at, buffer) in record.buffers.iter().enumerate() {
+        let len = usize::try_from(buffer.unsigned_abs()).unwrap_or(usize::MAX).min(rest.len());
+        let (bytes, after) = rest.split_at(len);
+        rest = after;
+        let packet = *buffer < 0;
+        if packet != packets {
+            fcntl::set_status_flags(made.write.as_fd(), libc::O_NONBLOCK | if packet { libc::O_DIRECT } else { 0 })?;
+            packets = packet;
+        }
+        let next = record.buffers.get(at + 1).map_or(0, |next| next.unsigned_abs()) as usize;
+        // The kernel adds the odd part of a write to the last buffer where that has room (pipe_write).
+        let merges = !packet && next % PAGE != 0 && len % PAGE + next % PAGE <= PAGE && len % PAGE != 0;
+        if merges {
+            // A buffer that came by tee(2) takes nothing more.
+            let helper = match &helper {
+                Some(helper) => helper,
+                None => helper.insert(pipe::make(libc::O_NONBLOCK)?),
+            };
+            put(helper, bytes)?;
+            let copied = pipe::tee(helper.read.as_fd(), made.write.as_fd(), len, libc::SPLICE_F_NONBLOCK)?;
+            let drained = fs::read(helper.read.as_fd(), &mut vec![0; len])?;
+            if copied != len || drained != len {
+                return Err(bardo_kernel::Failed::unexpected(format!("tee of {len} bytes: {copied}, {drained}")));
+            }
+        } else {
+            put(&made, bytes)?;
+        }
+    }
+    for end in [&made.read, &made.write] {
+        fcntl::set_status_flags(end.as_fd(), 0)?;
+    }
+    Ok(made)
+}
+
+fn put(pipe: &pipe::Pipe, bytes: &[u8]) -> bardo_kernel::Result<()> {
+    let written = fs::write(pipe.write.as_fd(), bytes)?;
+    if written == bytes.len() {
+        return Ok(());
+    }
+    Err(bardo_kernel::Failed::unexpected(format!("only {written} of {} bytes found room", bytes.len())))
+}
+
+impl Saved for PipeEnd {
+    fn what(&self) -> String {
+        format!("end of pipe {}", self.pipe)
+    }
+
+    fn check(&self, _: &Rules<'_>) -> Vec<Hindrance> {
+        // The pipe itself is checked once: SavedPipe::check.
+        Vec::new()
+    }
+
+    fn open(&self, _: u64, making: &mut Making<'_>) -> Result<OwnedFd> {
+        making.pipe(self.pipe)?.end(self.flags).doing(format!("opening an end of pipe {}", self.pipe), None)
+    }
+}

@@ -1,0 +1,143 @@
+//! Regular files with a name.
+//!
+//! **In the kernel**: an open file is a path walked once, an access mode, status flags and an offset; the content belongs
+//! to the inode, which the file system keeps.
+//!
+//! **In the image**: `file/regular`: path, flags, offset, and what the file was like (size, modification time, inode), so that
+//! a restart knows whether it is still the same. Not the content.
+//!
+//! **Taken how**: the link, stat and fdinfo of `/proc/PID/fd/N`. The offset comes from there, not from lseek(2), which
+//! would be a call on the tree's own open file.
+//!
+//! **Put back how**: open(2) by the path with the old flags, lseek(2). A file that changed is reported first; `--files
+//! ignore-changes` goes on with it. One that is gone is always an obstacle.
+//!
+//! **Not saved**: content; deleted files, memfds, files of `/proc` and `/sys`, locks, leases and signal owners are
+//! refused. An open file that is shared with a process outside the tree isn't shared with it after a restart. Hints of
+//! posix_fadvise(2) and F_SET_RW_HINT.
+
+use std::os::fd::OwnedFd;
+
+use bardo_image::Record;
+use bardo_kernel::statfs;
+use serde::{Deserialize, Serialize};
+use std::os::fd::AsFd;
+
+use super::path::{Place, REOPEN, Reach};
+use super::pool::Making;
+use super::scene::{Scene, Seen};
+use super::survey::Collected;
+use super::{FilesImage, Hindrance, Kind, Rules, Saved, image};
+use crate::error::{Doing, Result};
+use crate::support::Support;
+
+/// The kind.
+#[derive(Debug, Clone, Copy)]
+pub struct Regular;
+
+/// The record's name.
+pub const NAME: &str = "file/regular";
+
+/// The record of an open regular file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct OpenRegular {
+    /// Where it is, and how it was open.
+    #[serde(flatten)]
+    pub place: Place,
+    /// The offset (fdinfo, `pos`).
+    pub offset: i64,
+}
+
+/// File systems whose files are made up by the kernel as they are read: reopened, such a file is another one.
+/// Numbers of `<linux/magic.h>`.
+const MADE_UP: &[(u64, &str)] = &[
+    (0x9fa0, "proc"),
+    (0x6265_6572, "sysfs"),
+    (0x6462_6720, "debugfs"),
+    (0x7472_6163, "tracefs"),
+    (0x7363_6673, "securityfs"),
+    (0x6367_7270, "cgroup2"),
+    (0x27_e0eb, "cgroup"),
+    (0xcafe_4a11, "bpf"),
+    (0x6265_6570, "configfs"),
+    (0x6573_5543, "fusectl"),
+    (0xf97c_ff8c, "selinuxfs"),
+    (0x4249_4e4d, "binfmt_misc"),
+    (0x6e73_6673, "nsfs"),
+    (0x5049_4446, "pidfs"),
+    (0x1980_0202, "mqueue"),
+];
+
+impl Kind for Regular {
+    fn support(&self) -> Support {
+        Support {
+            kind: NAME,
+            kept: "path, access mode, status flags, offset; shared offsets stay shared",
+            not_kept: "content (the file system has it; a change is reported); deleted files, memfds, /proc and /sys, \
+                       locks, leases, F_SETOWN: refused",
+            privilege: "",
+            workload: "file/regular",
+        }
+    }
+
+    fn records(&self) -> &'static [&'static str] {
+        &[NAME]
+    }
+
+    fn claims(&self, file: &Seen, _: &Scene<'_>) -> bool {
+        file.stat.kind() == libc::S_IFREG && file.reach == Reach::Same
+    }
+
+    fn collect(&self, file: &Seen, scene: &Scene<'_>, out: &mut Collected) -> Result<()> {
+        if !scene.is_plain(file, out)? {
+            return Ok(());
+        }
+        if let Some(system) = made_up(file, scene)? {
+            out.refuse(
+                scene,
+                file,
+                "file/proc",
+                format!("{} (a file of {system})", file.show()),
+                "the kernel makes its content up as it is read; reopened it would be another",
+                "a later version of bardo will save what can be; until then close it, or checkpoint before it is opened",
+            );
+            return Ok(());
+        }
+        let place = Place::of(&file.link, file.flags & REOPEN, &file.stat);
+        out.record(NAME, file.id, &OpenRegular { place, offset: file.pos })
+    }
+
+    fn take(&self, record: &Record, image: &mut FilesImage) -> Result<()> {
+        let file: OpenRegular = image::read(record)?;
+        file.place.validate(REOPEN, Some(libc::S_IFREG)).map_err(|why| image::wrong(record, why))?;
+        if file.offset < 0 {
+            return Err(image::wrong(record, format!("the offset {}", file.offset)));
+        }
+        image.add(record, Box::new(file))
+    }
+}
+
+/// The file system's name, if it is one of those whose files are made up.
+pub(super) fn made_up(file: &Seen, scene: &Scene<'_>) -> Result<Option<&'static str>> {
+    // The kernel's own file systems have no disk: their device has major number 0.
+    if libc::major(file.stat.dev) != 0 {
+        return Ok(None);
+    }
+    let fd = scene.duplicate(file)?;
+    let kind = statfs::kind(fd.as_fd()).doing("asking for a file system's type", Some(scene.who(file)))?;
+    Ok(MADE_UP.iter().find(|(magic, _)| *magic == kind).map(|(_, name)| *name))
+}
+
+impl Saved for OpenRegular {
+    fn what(&self) -> String {
+        format!("regular file {}", self.place.show())
+    }
+
+    fn check(&self, rules: &Rules<'_>) -> Vec<Hindrance> {
+        self.place.check("regular file", true, rules)
+    }
+
+    fn open(&self, _: u64, _: &mut Making<'_>) -> Result<OwnedFd> {
+        self.place.open_at(self.offset)
+    }
+}

@@ -1,0 +1,430 @@
+//! What a survey has before it: the processes, their open files, and what can be told of them by comparing them.
+//!
+//! Every descriptor is looked at through `/proc/PID/fd/N`: stat(2) follows it to the inode, fdinfo tells flags and offset.
+//! Open files of one inode that could be one are told apart by kcmp(2), which gives an order of the kernel's own: each group
+//! is merge-sorted by it, so n descriptors cost n·log n calls, and nothing is held open. A duplicate (pidfd_getfd(2)) is
+//! taken for a moment, once per open file, and only where a call on it is needed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use bardo_kernel::fcntl::{self, Owner};
+use bardo_kernel::fs::Stat;
+use bardo_kernel::kcmp::{self, What};
+use bardo_kernel::procfs::fdinfo::{self, FdInfo};
+use bardo_kernel::procfs::locks::{self, Lock};
+use bardo_kernel::{fs, pidfd, procfs, tty};
+
+use super::path::{self, Reach};
+use super::pipe::Pipes;
+use super::survey::Collected;
+use crate::error::{Doing, Result, Who};
+use crate::subject::Subject;
+
+/// O_ASYNC as the kernel has it (the C library's name is FASYNC).
+const O_ASYNC: i32 = libc::O_ASYNC;
+
+/// A descriptor: a process, by its index, and a number in its table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Holder {
+    /// Which of the subjects.
+    pub subject: usize,
+    /// The number.
+    pub fd: i32,
+}
+
+/// A descriptor as it was found.
+#[derive(Debug)]
+pub struct Entry {
+    /// Whose it is.
+    pub holder: Holder,
+    /// Whether it is closed on exec.
+    pub cloexec: bool,
+    /// The open file it leads to.
+    pub file: u64,
+}
+
+/// An open file.
+#[derive(Debug)]
+pub struct Seen {
+    /// Its id in the image: from 1, in the order of its first holders.
+    pub id: u64,
+    /// The descriptors that lead to it, in order; never none.
+    pub holders: Vec<Holder>,
+    /// The link's text.
+    pub link: PathBuf,
+    /// Its inode.
+    pub stat: Stat,
+    /// Status flags and access mode, without O_CLOEXEC.
+    pub flags: i32,
+    /// Its offset.
+    pub pos: i64,
+    /// Locks held through it, and who holds them.
+    pub locks: Vec<(Holder, Lock)>,
+    /// Where its path leads.
+    pub reach: Reach,
+    /// Whether it is a terminal.
+    pub terminal: bool,
+}
+
+/// What an open file is an opening of: terminals by their device, all else by the inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Object {
+    /// A terminal, by its device number, with `/dev/tty` followed to the one it stands for.
+    Terminal(u64),
+    /// An inode: device and number.
+    Inode(u64, u64),
+}
+
+impl Seen {
+    /// The link's text, as a message shows it and as `--external` names it.
+    pub fn show(&self) -> String {
+        self.link.to_string_lossy().into_owned()
+    }
+
+    /// Whether it is a pipe that pipe(2) made: those have no path.
+    pub fn is_pipe(&self) -> bool {
+        self.stat.kind() == libc::S_IFIFO && self.link.as_os_str().as_bytes().starts_with(b"pipe:[")
+    }
+
+    /// Whether a descriptor of it is 0, 1 or 2.
+    pub fn is_stdio(&self) -> bool {
+        self.holders.iter().any(|h| (0..=2).contains(&h.fd))
+    }
+
+    /// Whether it can be read from, by its access mode.
+    pub fn reads(&self) -> bool {
+        matches!(self.flags & libc::O_ACCMODE, libc::O_RDONLY | libc::O_RDWR)
+    }
+
+    /// Whether it can be written to.
+    pub fn writes(&self) -> bool {
+        matches!(self.flags & libc::O_ACCMODE, libc::O_WRONLY | libc::O_RDWR)
+    }
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Scene<'a> {
+    /// The processes; the root of the tree is the first.
+    pub subjects: &'a [&'a Subject],
+    /// The outside that the user vouches for.
+    pub vouched: &'a [String],
+    /// All descriptors, by process and number.
+    pub entries: Vec<Entry>,
+    /// All open files, by id: the first is number 1.
+    pub files: Vec<Seen>,
+    /// What is known of pipes.
+    pub pipes: Pipes,
+    /// Terminals that belong to the outside: somebody's stdio, or the controlling terminal.
+    pub terminals: BTreeSet<u64>,
+    /// As which of 0, 1 and 2 something is held: by the root, else by anybody.
+    roles: BTreeMap<Object, BTreeSet<i32>>,
+}
+
+/// The device number that `tty_nr` of stat means, as stat(2) gives device numbers.
+fn terminal_of(subject: &Subject) -> u64 {
+    // Both encodings agree on their lower 32 bits.
+    u64::from(subject.stat.tty_nr as u32)
+}
+
+impl<'a> Scene<'a> {
+    /// Looks at all descriptors of the processes.
+    ///
+    /// # Errors
+    /// Where `/proc` or kcmp(2) can't be asked.
+    pub fn look(subjects: &'a [&'a Subject], vouched: &'a [String]) -> Result<Scene<'a>> {
+        let (entries, files) = find(subjects)?;
+        let mut scene = Scene {
+            subjects,
+            vouched,
+            entries,
+            files,
+            pipes: Pipes::default(),
+            terminals: BTreeSet::new(),
+            roles: BTreeMap::new(),
+        };
+        scene.find_terminals()?;
+        scene.find_roles();
+        scene.pipes = Pipes::look(&scene)?;
+        Ok(scene)
+    }
+
+    /// The first process that holds it.
+    pub fn who(&self, file: &Seen) -> &Who {
+        &self.subjects[file.holders[0].subject].who
+    }
+
+    /// A descriptor of ours for it. It shares the tree's open file: nothing may be called on it that moves an offset,
+    /// takes data, or sets anything.
+    ///
+    /// # Errors
+    /// Where pidfd_getfd(2) isn't allowed.
+    pub fn duplicate(&self, file: &Seen) -> Result<OwnedFd> {
+        let holder = file.holders[0];
+        let subject = self.subjects[holder.subject];
+        pidfd::getfd(subject.pidfd.as_fd(), holder.fd)
+            .doing(format!("duplicating descriptor {}", holder.fd), Some(&subject.who))
+    }
+
+    /// Whether the user vouches for it: by its link's text, or as `fd:PID:NUMBER`.
+    pub fn is_vouched(&self, file: &Seen) -> bool {
+        let named = |name: &String| {
+            *name == file.show()
+                || file.holders.iter().any(|h| *name == format!("fd:{}:{}", self.subjects[h.subject].pid(), h.fd))
+        };
+        self.vouched.iter().any(named)
+    }
+
+    /// What it is an opening of.
+    pub fn object(&self, file: &Seen) -> Object {
+        if !file.terminal {
+            return Object::Inode(file.stat.dev, file.stat.ino);
+        }
+        let own = libc::makedev(5, 0);
+        let terminal = terminal_of(self.subjects[file.holders[0].subject]);
+        Object::Terminal(if file.stat.rdev == own && terminal != 0 { terminal } else { file.stat.rdev })
+    }
+
+    /// As which of 0, 1 and 2 the root of the tree holds what this is an opening of; where it doesn't, anybody.
+    pub fn roles(&self, file: &Seen) -> Vec<i32> {
+        self.roles.get(&self.object(file)).map(|roles| roles.iter().copied().collect()).unwrap_or_default()
+    }
+
+    /// Whether the root of the tree itself holds what this is an opening of as its stdio.
+    pub fn is_roots_stdio(&self, file: &Seen) -> bool {
+        let object = self.object(file);
+        self.files.iter().any(|f| {
+            f.holders.iter().any(|h| h.subject == 0 && (0..=2).contains(&h.fd)) && self.object(f) == object
+        })
+    }
+
+    /// Whether nothing is attached to it that isn't saved yet: locks, a lease, a signal owner. Refuses what is.
+    ///
+    /// # Errors
+    /// Where it can't be asked.
+    pub fn is_plain(&self, file: &Seen, out: &mut Collected) -> Result<bool> {
+        let later = "a later version of bardo will save it; until then release it, or checkpoint at another moment";
+        let mut plain = true;
+        for (holder, lock) in &file.locks {
+            let end = lock.end.map_or("the end".to_owned(), |end| end.to_string());
+            let (code, name, why) = match lock.kind {
+                locks::Kind::Lease => {
+                    ("file/lease", "lease", "the process would not be told any more when others open the file")
+                }
+                _ => ("file/lock", "lock", "others could take it while the tree is stopped"),
+            };
+            let kind = match &lock.kind {
+                locks::Kind::Posix => "POSIX (fcntl)",
+                locks::Kind::OpenFile => "open file description",
+                locks::Kind::Flock => "flock",
+                locks::Kind::Lease => "file",
+                locks::Kind::Other(other) => other,
+            };
+            let what = format!(
+                "{}, with a {kind} {name}, {:?}, bytes {} to {end}",
+                file.show(),
+                lock.access,
+                lock.start
+            );
+            out.refuse_at(self, *holder, code, what, why, later);
+            plain = false;
+        }
+        if file.flags & libc::O_PATH != 0 {
+            return Ok(plain);
+        }
+        let fd = self.duplicate(file)?;
+        let who = Some(self.who(file));
+        let owner = fcntl::owner(fd.as_fd()).doing("asking for a file's signal owner", who)?;
+        let signal = fcntl::signal(fd.as_fd()).doing("asking for a file's signal", who)?;
+        if owner != Owner::None || signal != 0 || file.flags & O_ASYNC != 0 {
+            let what = format!("{}, which sends signal {signal} to {owner:?}", file.show());
+            let why = "its signals (fcntl(2), F_SETOWN, F_SETSIG, O_ASYNC) would not come any more";
+            out.refuse(self, file, "file/owner", what, why, later);
+            plain = false;
+        }
+        Ok(plain)
+    }
+
+    /// Whether a process of the tree gets the signals of this file, which belongs to the outside.
+    ///
+    /// # Errors
+    /// Where it can't be asked.
+    pub fn signals_the_tree(&self, file: &Seen) -> Result<bool> {
+        let fd = self.duplicate(file)?;
+        let owner = fcntl::owner(fd.as_fd()).doing("asking for a file's signal owner", Some(self.who(file)))?;
+        Ok(match owner {
+            Owner::None => false,
+            Owner::Thread(tid) => self.subjects.iter().any(|s| s.tids.contains(&tid)),
+            Owner::Process(pid) => self.subjects.iter().any(|s| s.pid() == pid),
+            Owner::Group(group) => self.subjects.iter().any(|s| s.stat.pgrp == group),
+        })
+    }
+
+    fn find_terminals(&mut self) -> Result<()> {
+        self.terminals = self.subjects.iter().map(|s| terminal_of(s)).filter(|rdev| *rdev != 0).collect();
+        let mut known: BTreeMap<u64, bool> = BTreeMap::new();
+        for index in 0..self.files.len() {
+            let file = &self.files[index];
+            if file.stat.kind() != libc::S_IFCHR || file.flags & libc::O_PATH != 0 {
+                continue;
+            }
+            let terminal = match known.get(&file.stat.rdev) {
+                Some(terminal) => *terminal,
+                // Memory devices aren't; and null may be open a thousand times.
+                None if libc::major(file.stat.rdev) == 1 => false,
+                None => {
+                    let fd = self.duplicate(file)?;
+                    tty::is_terminal(fd.as_fd()).doing("asking for a terminal", Some(self.who(file)))?
+                }
+            };
+            known.insert(file.stat.rdev, terminal);
+            if terminal && file.is_stdio() {
+                self.terminals.insert(file.stat.rdev);
+            }
+            self.files[index].terminal = terminal;
+        }
+        // /dev/tty stands for the controlling terminal.
+        self.terminals.insert(libc::makedev(5, 0));
+        Ok(())
+    }
+
+    fn find_roles(&mut self) {
+        let mut of_root: BTreeMap<Object, BTreeSet<i32>> = BTreeMap::new();
+        let mut of_any = of_root.clone();
+        for file in self.files.iter().filter(|file| file.is_stdio()) {
+            let object = self.object(file);
+            for holder in file.holders.iter().filter(|h| (0..=2).contains(&h.fd)) {
+                of_any.entry(object).or_default().insert(holder.fd);
+                if holder.subject == 0 {
+                    of_root.entry(object).or_default().insert(holder.fd);
+                }
+            }
+        }
+        of_any.extend(of_root);
+        self.roles = of_any;
+    }
+}
+
+/// A descriptor before it is known which open file it leads to.
+struct Raw {
+    holder: Holder,
+    stat: Stat,
+    info: FdInfo,
+}
+
+/// All descriptors, and the open files they lead to.
+fn find(subjects: &[&Subject]) -> Result<(Vec<Entry>, Vec<Seen>)> {
+    let mut raws = Vec::new();
+    for (index, subject) in subjects.iter().enumerate() {
+        // The table of a dead leader is gone; its living threads are refused by the family of tasks.
+        if subject.zombie || subject.status.is_dead() {
+            continue;
+        }
+        let who = Some(&subject.who);
+        for fd in procfs::descriptors(subject.pid()).doing("listing the descriptors", who)? {
+            let doing = || format!("looking at descriptor {fd}");
+            let stat = fs::stat(procfs::path(subject.pid(), &format!("fd/{fd}"))).doing(doing(), who)?;
+            let info = fdinfo::read(subject.pid(), fd).doing(doing(), who)?;
+            raws.push(Raw { holder: Holder { subject: index, fd }, stat, info });
+        }
+    }
+    let mut groups: BTreeMap<(u64, u64), Vec<usize>> = BTreeMap::new();
+    for (index, raw) in raws.iter().enumerate() {
+        groups.entry((raw.stat.dev, raw.stat.ino)).or_default().push(index);
+    }
+    let same = |a: usize, b: usize| {
+        let (a, b) = (raws[a].holder, raws[b].holder);
+        let (one, other) = (subjects[a.subject], subjects[b.subject]);
+        kcmp::compare(one.pid(), other.pid(), What::File { fd1: a.fd, fd2: b.fd })
+            .and_then(|order| {
+                order.ordering().ok_or_else(|| bardo_kernel::Failed::unexpected("kcmp: no order among open files"))
+            })
+            .doing("comparing open files", Some(&one.who))
+    };
+    let mut classes = Vec::new();
+    for group in groups.into_values() {
+        classes.extend(unite(group, &same)?);
+    }
+    classes.sort();
+    let mut entries: Vec<Entry> = raws
+        .iter()
+        .map(|raw| Entry {
+            holder: raw.holder,
+            cloexec: raw.info.flags & libc::O_CLOEXEC as u32 != 0,
+            file: 0,
+        })
+        .collect();
+    let mut files = Vec::with_capacity(classes.len());
+    for (number, class) in classes.iter().enumerate() {
+        let id = number as u64 + 1;
+        let first = &raws[class[0]];
+        let subject = subjects[first.holder.subject];
+        let link = fs::read_link(procfs::path(subject.pid(), &format!("fd/{}", first.holder.fd)))
+            .doing(format!("looking at descriptor {}", first.holder.fd), Some(&subject.who))?;
+        let mut locks = Vec::new();
+        for index in class {
+            entries[*index].file = id;
+            locks.extend(raws[*index].info.locks.iter().map(|lock| (raws[*index].holder, lock.clone())));
+        }
+        files.push(Seen {
+            id,
+            holders: class.iter().map(|index| raws[*index].holder).collect(),
+            reach: path::reach(&link, &first.stat)?,
+            link,
+            stat: first.stat,
+            flags: first.info.flags as i32 & !libc::O_CLOEXEC,
+            pos: first.info.pos,
+            locks,
+            terminal: false,
+        });
+    }
+    Ok((entries, files))
+}
+
+/// Sorts by an order that may fail to be told, and joins what is equal: each class in ascending order of its members.
+/// A merge sort, so that no comparison is made twice and a failure ends it at once.
+pub(super) fn unite(
+    members: Vec<usize>,
+    compare: &impl Fn(usize, usize) -> Result<std::cmp::Ordering>,
+) -> Result<Vec<Vec<usize>>> {
+    let mut sorted: Vec<Vec<Vec<usize>>> = members.into_iter().map(|member| vec![vec![member]]).collect();
+    while sorted.len() > 1 {
+        let mut halves = std::mem::take(&mut sorted).into_iter();
+        while let Some(left) = halves.next() {
+            sorted.push(match halves.next() {
+                Some(right) => merge(left, right, compare)?,
+                None => left,
+            });
+        }
+    }
+    Ok(sorted.pop().unwrap_or_default())
+}
+
+fn merge(
+    left: Vec<Vec<usize>>,
+    right: Vec<Vec<usize>>,
+    compare: &impl Fn(usize, usize) -> Result<std::cmp::Ordering>,
+) -> Result<Vec<Vec<usize>>> {
+    use std::cmp::Ordering::{Equal, Greater, Less};
+    let mut merged = Vec::with_capacity(left.len() + right.len());
+    let (mut left, mut right) = (left.into_iter().peekable(), right.into_iter().peekable());
+    loop {
+        let order = match (left.peek(), right.peek()) {
+            (None, None) => return Ok(merged),
+            (Some(_), None) => Less,
+            (None, Some(_)) => Greater,
+            (Some(l), Some(r)) => compare(l[0], r[0])?,
+        };
+        merged.extend(match order {
+            Less => left.next(),
+            Greater => right.next(),
+            Equal => left.next().zip(right.next()).map(|(mut class, more)| {
+                class.extend(more);
+                class
+            }),
+        });
+    }
+}

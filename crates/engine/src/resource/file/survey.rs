@@ -1,0 +1,192 @@
+//! The survey of a frozen tree's files: what the image will say, and what stands in the way. It writes nothing.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use bardo_image::{Value, Writer};
+use bardo_kernel::kcmp;
+use serde::Serialize;
+
+use super::scene::{Entry, Holder, Scene, Seen, unite};
+use super::{KINDS, table};
+use crate::error::{Doing, Error, Refusal, Result, Who};
+use crate::subject::Subject;
+
+/// What the kinds gather.
+#[derive(Debug, Default)]
+pub struct Collected {
+    records: Vec<(&'static str, u64, Value)>,
+    refusals: Vec<Refusal>,
+    externals: Vec<String>,
+}
+
+impl Collected {
+    /// Adds a record.
+    ///
+    /// # Errors
+    /// [`Error::Bug`] where serde can't write it.
+    pub fn record<T: Serialize>(&mut self, kind: &'static str, id: u64, body: &T) -> Result<()> {
+        let body = Value::serialized(body).map_err(|e| Error::Bug(format!("the record {kind} {id}: {e}")))?;
+        self.records.push((kind, id, body));
+        Ok(())
+    }
+
+    /// Refuses an open file, at the first descriptor that leads to it.
+    pub fn refuse(
+        &mut self,
+        scene: &Scene<'_>,
+        file: &Seen,
+        code: &'static str,
+        what: impl Into<String>,
+        why: &str,
+        remedy: &str,
+    ) {
+        self.refuse_at(scene, file.holders[0], code, what, why, remedy);
+    }
+
+    /// Refuses a descriptor.
+    pub fn refuse_at(
+        &mut self,
+        scene: &Scene<'_>,
+        holder: Holder,
+        code: &'static str,
+        what: impl Into<String>,
+        why: &str,
+        remedy: &str,
+    ) {
+        self.refusals.push(scene.subjects[holder.subject].refusal(code, Some(holder.fd), what, why, remedy));
+    }
+
+    /// Names something that belongs to the outside.
+    pub fn external(&mut self, name: String) {
+        self.externals.push(name);
+    }
+
+    #[cfg(test)]
+    pub(super) fn kinds(&self) -> Vec<&'static str> {
+        self.records.iter().map(|(kind, _, _)| *kind).collect()
+    }
+}
+
+/// All that an image says about a tree's files.
+#[derive(Debug)]
+pub struct Files {
+    records: Vec<(&'static str, u64, Value)>,
+    externals: Vec<String>,
+    descriptors: u64,
+    open_files: u64,
+    held: BTreeMap<(u64, u64), (Who, i32)>,
+}
+
+impl Files {
+    /// Writes the records: open files first, then the tables that name them.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub fn write<W: Write>(&self, image: &mut Writer<W>) -> io::Result<()> {
+        self.records.iter().try_for_each(|(kind, id, body)| image.record(kind, *id, body))
+    }
+
+    /// How many descriptors the tree has.
+    pub fn descriptors(&self) -> u64 {
+        self.descriptors
+    }
+
+    /// How many open files they lead to.
+    pub fn open_files(&self) -> u64 {
+        self.open_files
+    }
+
+    /// What belongs to the outside, as it is named for `--external`.
+    pub fn externals(&self) -> &[String] {
+        &self.externals
+    }
+
+    /// Who in the tree has this inode open, and as which descriptor: an image isn't written to a pipe or a file of the
+    /// tree itself.
+    pub fn holds(&self, dev: u64, ino: u64) -> Option<(Who, i32)> {
+        self.held.get(&(dev, ino)).cloned()
+    }
+
+    #[cfg(test)]
+    pub(super) fn records(&self) -> &[(&'static str, u64, Value)] {
+        &self.records
+    }
+}
+
+/// Looks at the files of a frozen tree, the root first among the subjects. `vouched` names what may belong to the outside,
+/// as refusals spell it: a link's text (`pipe:[4711]`, `/dev/pts/3`, `socket:[99]`) or `fd:PID:NUMBER`.
+///
+/// What stands in the way is added to `refusals`; the result is good to write only where nothing was.
+///
+/// # Errors
+/// Where looking failed.
+pub fn survey(subjects: &[&Subject], vouched: &[String], refusals: &mut Vec<Refusal>) -> Result<Files> {
+    refuse_shared_tables(subjects, refusals)?;
+    let scene = Scene::look(subjects, vouched)?;
+    let mut out = Collected::default();
+    for file in &scene.files {
+        let kind = KINDS.iter().find(|kind| kind.claims(file, &scene));
+        let kind = kind.ok_or_else(|| Error::Bug(format!("no kind of file claims {}", file.show())))?;
+        kind.collect(file, &scene, &mut out)?;
+    }
+    table::collect(&scene, &mut out)?;
+    refusals.append(&mut out.refusals);
+    let mut held = BTreeMap::new();
+    for file in &scene.files {
+        let holder = file.holders[0];
+        let who = || (subjects[holder.subject].who.clone(), holder.fd);
+        held.entry((file.stat.dev, file.stat.ino)).or_insert_with(who);
+    }
+    Ok(Files {
+        records: out.records,
+        externals: out.externals,
+        descriptors: scene.entries.len() as u64,
+        open_files: scene.files.len() as u64,
+        held,
+    })
+}
+
+/// Refuses tables that two processes share (CLONE_FILES), and threads with a table of their own (unshare(2)).
+fn refuse_shared_tables(subjects: &[&Subject], refusals: &mut Vec<Refusal>) -> Result<()> {
+    let compare = |one: i32, other: i32, who: &Who| {
+        kcmp::compare(one, other, kcmp::What::Files).doing("comparing descriptor tables", Some(who))
+    };
+    let alive: Vec<usize> =
+        (0..subjects.len()).filter(|i| !subjects[*i].zombie && !subjects[*i].status.is_dead()).collect();
+    for index in &alive {
+        let subject = subjects[*index];
+        for tid in subject.tids.iter().filter(|tid| **tid != subject.pid()) {
+            if !compare(subject.pid(), *tid, &subject.who)?.is_same() {
+                refusals.push(subject.refusal(
+                    "task/own-files",
+                    None,
+                    format!("thread {tid} has a descriptor table of its own"),
+                    "only one table per process is saved (the thread called unshare(2) with CLONE_FILES)",
+                    "a later version of bardo will save it; until then checkpoint before the thread does that",
+                ));
+            }
+        }
+    }
+    let classes = unite(alive, &|a, b| {
+        let order = compare(subjects[a].pid(), subjects[b].pid(), &subjects[a].who)?.ordering();
+        order.ok_or_else(|| Error::Bug("kcmp gives no order among descriptor tables".into()))
+    })?;
+    for class in classes.iter().filter(|class| class.len() > 1) {
+        for index in &class[1..] {
+            refusals.push(subjects[*index].refusal(
+                "task/shared-files",
+                None,
+                format!("it shares its descriptor table with {}", subjects[class[0]].who),
+                "processes that share one (clone(2) with CLONE_FILES, vfork(2)) can't be made again yet",
+                "try again when the child has called exec, if it is about to",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The descriptors of each process, by its index.
+pub(super) fn by_process(entries: &[Entry]) -> impl Iterator<Item = (usize, &[Entry])> {
+    entries.chunk_by(|a, b| a.holder.subject == b.holder.subject).map(|chunk| (chunk[0].holder.subject, chunk))
+}
