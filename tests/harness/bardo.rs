@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use crate::place::Place;
 use crate::process::{Process, Status};
+use crate::wait::until;
 
 /// Where the test programs lie: `target/PROFILE`.
 fn profile_directory() -> PathBuf {
@@ -72,6 +73,7 @@ pub struct Output {
     pub stdout: String,
     /// Its standard error.
     pub stderr: String,
+    run: String,
 }
 
 impl Output {
@@ -82,6 +84,36 @@ impl Output {
     #[track_caller]
     pub fn ok(self) -> Output {
         self.expect(0)
+    }
+
+    /// Waits until no process that this run made is left (but those that became the restarted tree).
+    #[track_caller]
+    pub fn nothing_left(self) -> Output {
+        until(&format!("nothing is left of `{}`", self.command), || processes_of(&self.run).is_empty());
+        self
+    }
+
+    /// Fails if bardo itself is to blame: a panic, a signal that nobody sent, an exit code that it doesn't have.
+    ///
+    /// # Panics
+    /// When it is.
+    #[track_caller]
+    pub fn honest(self) -> Output {
+        assert!([0, 1, 2, 3, 4, 5, 6, 7].contains(&self.status), "{self}");
+        assert!(!self.stderr.contains("panicked"), "{self}");
+        self
+    }
+
+    /// Passes on what says all of these words.
+    ///
+    /// # Panics
+    /// When it doesn't.
+    #[track_caller]
+    pub fn says(self, words: &[&str]) -> Output {
+        for word in words {
+            assert!(self.stderr.contains(word) || self.stdout.contains(word), "nothing of {word:?}: {self}");
+        }
+        self
     }
 
     /// Passes on what ended with this exit code.
@@ -114,7 +146,9 @@ pub struct Bardo {
     command: Command,
     words: String,
     stdio: Option<[PathBuf; 2]>,
+    stdout: Option<Stdio>,
     outputs: Option<Place>,
+    run: String,
 }
 
 /// Starts a command line: `bardo(["show", "--json"])`.
@@ -122,7 +156,9 @@ pub fn bardo<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Bardo {
     let mut command = Command::new(crate::launch());
     command.arg(program()).stdin(Stdio::null());
     command.env_remove("BARDO_GATE").env("NO_COLOR", "1");
-    let mut bardo = Bardo { command, words: "bardo".into(), stdio: None, outputs: None };
+    let run = unique();
+    command.env(RUN, &run);
+    let mut bardo = Bardo { command, words: "bardo".into(), stdio: None, stdout: None, outputs: None, run };
     for argument in arguments {
         bardo = bardo.arg(argument);
     }
@@ -158,11 +194,37 @@ impl Bardo {
         self
     }
 
+    /// Runs these copies of the launcher and of bardo.
+    pub fn program(mut self, [launch, program]: &[PathBuf; 2]) -> Bardo {
+        let mut command = Command::new(launch);
+        command.arg(program).args(self.command.get_args().skip(1)).stdin(Stdio::null());
+        for (name, value) in self.command.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        self.command = command;
+        self
+    }
+
+    /// Sets a variable of its environment.
+    pub fn env(mut self, name: &str, value: &str) -> Bardo {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Sends standard output here.
+    pub fn stdout(mut self, to: impl Into<Stdio>) -> Bardo {
+        self.stdout = Some(to.into());
+        self
+    }
+
     /// Runs it as `sh -c "SCRIPT" sh LAUNCH BARDO ARGUMENTS…`, the script ending in `exec "$@"`.
     pub fn through(mut self, script: &str) -> Bardo {
         let mut shell = Command::new("sh");
         shell.args(["-c", script, "sh"]).arg(self.command.get_program()).args(self.command.get_args());
-        shell.stdin(Stdio::null()).env_remove("BARDO_GATE").env("NO_COLOR", "1");
+        shell.stdin(Stdio::null()).env_remove("BARDO_GATE").env("NO_COLOR", "1").env(RUN, &self.run);
         self.words = format!("sh -c '{script}' {}", self.words);
         self.command = shell;
         self
@@ -176,7 +238,7 @@ impl Bardo {
         let [stdout, stderr] = match &self.stdio {
             Some(paths) => paths.clone(),
             None => {
-                let place = Place::new(&format!("output-{:x}", fastrand()));
+                let place = Place::new(&format!("output-{}", self.run));
                 let paths = [place.join("stdout"), place.join("stderr")];
                 self.outputs = Some(place);
                 paths
@@ -186,9 +248,16 @@ impl Bardo {
             File::options().create(true).append(true).open(path).expect("a file for the output")
         };
         let skip = [&stdout, &stderr].map(|p| std::fs::metadata(p).map_or(0, |m| m.len() as usize));
-        self.command.stdout(open(&stdout)).stderr(open(&stderr));
+        self.command.stdout(self.stdout.take().unwrap_or_else(|| open(&stdout).into())).stderr(open(&stderr));
         let process = Process::spawn(&mut self.command);
-        Started { process, words: self.words, files: [stdout, stderr], skip, _outputs: self.outputs }
+        Started {
+            process,
+            words: self.words,
+            files: [stdout, stderr],
+            skip,
+            run: self.run,
+            _outputs: self.outputs,
+        }
     }
 
     /// Runs it to its end.
@@ -197,9 +266,25 @@ impl Bardo {
     }
 }
 
-/// Something to tell two directories of one test apart by.
-fn fastrand() -> u64 {
-    std::time::SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64)
+/// The variable by which the processes that a run of bardo leaves behind are found.
+const RUN: &str = "BARDO_TEST_RUN";
+
+/// Tells this run from all others on this machine.
+fn unique() -> String {
+    let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_nanos());
+    format!("{}-{:?}-{time:x}", std::process::id(), std::thread::current().id()).replace(['(', ')'], "")
+}
+
+/// The processes that descend from a run of bardo and haven't become another program: their environment says so.
+fn processes_of(run: &str) -> Vec<i32> {
+    let mark = format!("{RUN}={run}");
+    let pids =
+        std::fs::read_dir("/proc").expect("/proc").filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok());
+    let marked = |pid: &i32| {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|b| *b == 0).any(|v| v == mark.as_bytes())
+    };
+    pids.filter(marked).collect()
 }
 
 /// A bardo that runs. Dropped, it is killed.
@@ -209,6 +294,7 @@ pub struct Started {
     words: String,
     files: [PathBuf; 2],
     skip: [usize; 2],
+    run: String,
     _outputs: Option<Place>,
 }
 
@@ -218,13 +304,29 @@ impl Started {
         &self.process
     }
 
+    /// Whether it has ended; [`Started::end`] still says how.
+    pub fn has_ended(&self) -> bool {
+        matches!(crate::process::state(self.process.pid()), None | Some('Z'))
+    }
+
+    /// Interrupts it, as Ctrl-C does.
+    pub fn interrupt(&self) {
+        self.process.signal(rustix::process::Signal::INT);
+    }
+
     /// Its output so far.
     pub fn so_far(&self, status: Status) -> Output {
         let read = |i: usize| {
             let bytes = std::fs::read(&self.files[i]).unwrap_or_default();
             String::from_utf8_lossy(bytes.get(self.skip[i]..).unwrap_or_default()).into_owned()
         };
-        Output { command: self.words.clone(), status, stdout: read(0), stderr: read(1) }
+        Output {
+            command: self.words.clone(),
+            status,
+            stdout: read(0),
+            stderr: read(1),
+            run: self.run.clone(),
+        }
     }
 
     /// Its output, if it has ended.

@@ -17,15 +17,17 @@ mod compare;
 mod modes;
 mod place;
 mod process;
+mod residue;
 mod snapshot;
 mod wait;
 mod workload;
 
 pub use bardo::{Bardo, Output, bardo, program};
 pub use compare::{ALLOWED, Allowed, compare};
-pub use modes::{Case, Residue, left_running, natively, stopped_and_restarted, twenty_times};
+pub use modes::{Case, left_running, natively, stopped_and_restarted, twenty_times};
 pub use place::Place;
 pub use process::{Process, Tree, adopt_orphans, descendants, exists, state};
+pub use residue::Residue;
 pub use snapshot::Snapshot;
 pub use wait::{until, until_some};
 pub use workload::{Workload, launch, workload_program};

@@ -2,6 +2,7 @@
 
 use crate::bardo::bardo;
 use crate::compare::compare;
+use crate::residue::Residue;
 use crate::snapshot::Snapshot;
 use crate::workload::Workload;
 
@@ -62,7 +63,7 @@ pub fn left_running(case: Case) {
     let before = Residue::of(workload.pid());
     workload.on(workload.checkpoint("image")).ok();
     workload.wait_progress();
-    Residue::of(workload.pid()).expect_nothing_new(&before);
+    before.expect_nothing_new();
     let kept = workload.keep();
     workload.finish();
     workload.set_back(&kept);
@@ -87,45 +88,4 @@ pub fn twenty_times(case: Case) {
         workload.wait_progress();
     }
     workload.finish();
-}
-
-/// What bardo could leave behind in a process: mappings that aren't the process's, descriptors, threads, a tracer.
-#[derive(Debug)]
-pub struct Residue {
-    foreign_mappings: Vec<String>,
-    descriptors: Vec<String>,
-    tracer: String,
-}
-
-impl Residue {
-    /// Looks at a process that may be running.
-    pub fn of(pid: i32) -> Residue {
-        let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
-        let maps = read("maps");
-        // Whatever is mapped from a file, a memfd or a device. Anonymous areas come and go as the process pleases.
-        let mut foreign_mappings: Vec<String> =
-            maps.lines().filter_map(|l| l.split_whitespace().nth(5)).map(str::to_owned).collect();
-        foreign_mappings.sort();
-        foreign_mappings.dedup();
-        let entries = std::fs::read_dir(format!("/proc/{pid}/fd"));
-        let mut descriptors: Vec<String> = entries.map_or(Vec::new(), |entries| {
-            let names = entries.filter_map(|e| Some(e.ok()?.file_name().to_string_lossy().into_owned()));
-            names.collect()
-        });
-        descriptors.sort();
-        let status = read("status");
-        let tracer = status.lines().find(|l| l.starts_with("TracerPid")).unwrap_or_default().to_owned();
-        Residue { foreign_mappings, descriptors, tracer }
-    }
-
-    /// Fails if there is anything that was not there before.
-    ///
-    /// # Panics
-    /// When there is.
-    #[track_caller]
-    pub fn expect_nothing_new(&self, before: &Residue) {
-        assert_eq!(self.descriptors, before.descriptors, "descriptors");
-        assert_eq!(self.foreign_mappings, before.foreign_mappings, "mapped files");
-        assert_eq!(self.tracer, before.tracer);
-    }
 }

@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 
 use crate::bardo::{Bardo, Output, Started, bardo};
 use crate::place::Place;
-use crate::process::{Process, Tree, adopt_orphans, exists};
-use crate::wait::until;
+use crate::process::{Process, Tree, adopt_orphans, exists, state};
+use crate::wait::{until, until_some};
 
 /// The program of a workload: `task/threads`.
 pub fn workload_program(name: &str) -> PathBuf {
@@ -36,30 +36,47 @@ impl Workload {
     /// # Panics
     /// When it can't be started or fails.
     pub fn start(name: &str, arguments: &[&str]) -> Workload {
+        Workload::start_if_possible(name, arguments).expect("this kernel has what the workload needs")
+    }
+
+    /// The same; none if the workload says, by exit code 77, that this kernel doesn't have what it needs.
+    ///
+    /// # Panics
+    /// When it can't be started or fails.
+    pub fn start_if_possible(name: &str, arguments: &[&str]) -> Option<Workload> {
         let place = Place::new(name);
         let mut command = Command::new(launch());
         command.arg(workload_program(name)).arg(place.path()).args(arguments);
-        Workload::start_command(command, place)
+        Workload::start_unless(command, place, Some(77))
     }
 
     /// Starts any program that follows the workloads' protocol, in this directory.
     ///
     /// # Panics
     /// When it can't be started or fails.
-    pub fn start_command(mut command: Command, place: Place) -> Workload {
+    pub fn start_command(command: Command, place: Place) -> Workload {
+        Workload::start_unless(command, place, None).expect("no exit code was to be passed over")
+    }
+
+    fn start_unless(mut command: Command, place: Place, passed_over: Option<i32>) -> Option<Workload> {
         adopt_orphans();
         let output = |name: &str| {
             File::options().create(true).append(true).open(place.join(name)).expect("a file for the output")
         };
         command.stdin(Stdio::null()).stdout(output("out")).stderr(output("err"));
-        // The tree holds it from here on: forgotten, not dropped, this hold of it would end it.
-        let pid = Process::spawn(&mut command).release();
+        // The tree holds it from here on: dropped, and not released, this hold of it would end it.
+        let process = Process::spawn(&mut command);
+        let pid = process.pid();
         let workload = Workload { tree: Tree::of(pid), foreground: None, place, pid };
-        until("the workload is ready", || {
+        let ready = until_some("the workload is ready", || {
+            if passed_over.is_some() && state(pid) == Some('Z') && workload.place.read("verdict").is_empty() {
+                return (process.reap() == passed_over).then_some(false);
+            }
             workload.check();
-            workload.place.join("ready").exists()
+            workload.place.join("ready").exists().then_some(true)
         });
-        workload
+        process.release();
+        ready.then_some(workload)
     }
 
     /// Its directory.
@@ -91,7 +108,7 @@ impl Workload {
         if let Some(output) = self.foreground.as_ref().and_then(Started::ended) {
             panic!("bardo ended before its tree was told to finish: {output}");
         }
-        if !exists(self.pid) && self.place.read("verdict").is_empty() {
+        if matches!(state(self.pid), None | Some('Z')) && self.place.read("verdict").is_empty() {
             panic!("pid {} ended without a verdict: {}", self.pid, self.place.read("err"));
         }
     }
@@ -112,15 +129,19 @@ impl Workload {
         }
     }
 
+    /// Whether every process that shows progress has shown some since [`Workload::reset_progress`].
+    pub fn has_progress(&self) -> bool {
+        self.progress_files().iter().all(|p| std::fs::metadata(p).is_ok_and(|m| m.len() > 0))
+    }
+
     /// Waits until every process that shows progress has shown some, twice.
     #[track_caller]
     pub fn wait_progress(&self) {
         for _ in 0..2 {
             self.reset_progress();
-            let files = self.progress_files();
             until(&format!("there is progress in {}", self.place.path().display()), || {
                 self.check();
-                files.iter().all(|p| std::fs::metadata(p).is_ok_and(|m| m.len() > 0))
+                self.has_progress()
             });
         }
     }

@@ -1,0 +1,69 @@
+//! What can't be saved yet is refused by name, with a reason and a way out, before anything is written; and the program
+//! that holds it never notices.
+//!
+//! Each of these is a kind that a later version may save: then its line moves to the table of workloads.
+
+use bardo_tests::{Residue, Workload};
+
+/// Starts the holder, has it refused, and lets it finish. `words` are what the refusal says.
+#[track_caller]
+fn is_refused(what: &'static str, words: &[&str]) {
+    let Some(mut workload) = Workload::start_if_possible("refused", &[what]) else {
+        eprintln!("this kernel has no {what}");
+        return;
+    };
+    if let Ok(pid) = workload.place().read("data/pid").trim().parse() {
+        workload.look_at(pid);
+    }
+    workload.wait_progress();
+    let residue = Residue::of(workload.pid());
+    let pid = workload.pid().to_string();
+    let output = workload.on(workload.checkpoint("image")).expect(3).nothing_left();
+    output.says(&["refused", &pid, "why", "do"]).says(words);
+    assert!(!workload.place().names().iter().any(|n| n.contains("image")), "{:?}", workload.place().names());
+    residue.expect_nothing_new();
+    workload.wait_progress();
+    workload.finish();
+}
+
+macro_rules! refusals {
+    ($($test:ident: $what:literal, $words:expr;)*) => {$(
+        #[test]
+        fn $test() {
+            is_refused($what, &$words);
+        }
+    )*};
+}
+
+refusals! {
+    eventfd: "eventfd", ["eventfd", "fd 3"];
+    timerfd: "timerfd", ["timerfd"];
+    signalfd: "signalfd", ["signalfd"];
+    epoll: "epoll", ["epoll"];
+    inotify: "inotify", ["inotify"];
+    pidfd: "pidfd", ["pidfd"];
+    memfd: "memfd", ["memfd"];
+    mapped_memfd: "memfd-mapped", ["memfd"];
+    socketpair: "socketpair", ["unix"];
+    udp: "udp", ["udp"];
+    tcp_listening: "tcp-listening", ["tcp"];
+    deleted_file: "deleted-file", ["deleted"];
+    deleted_mapping: "deleted-mapping", ["deleted"];
+    fifo: "fifo", ["fifo"];
+    pty: "pty", ["ptmx"];
+    posix_timer: "posix-timer", ["timer"];
+    flock: "flock", ["lock"];
+    record_lock: "record-lock", ["lock"];
+    system_v_memory: "shm", ["SYSV"];
+    message_queue: "mqueue", ["mqueue"];
+    seccomp: "seccomp", ["seccomp"];
+    io_uring: "io_uring", ["io_uring"];
+    userfaultfd: "userfaultfd", ["userfaultfd"];
+    proc_file: "proc-file", ["/proc/"];
+    memfd_secret: "memfd-secret", ["secret"];
+    shared_memory_with_outside: "shared-memory-outside", ["shared"];
+    pipe_with_outside: "pipe-outside", ["pipe"];
+    shared_address_space: "shared-address-space", ["CLONE_VM"];
+    other_namespace: "namespace", ["uts"];
+    vfork_parent: "vfork", ["vfork"];
+}
