@@ -1,9 +1,24 @@
-//! The flow of a checkpoint.
+//! The flow of a checkpoint. Read this file first.
+//!
+//! Each step is a value that only the step before can make: an open sink, a frozen tree, a survey without refusals, an
+//! image under way, a sealed image. Nothing is written before the survey is through; whatever fails, the frozen tree is
+//! a guard that thaws and the sink a guard that removes what isn't finished.
 
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
-use crate::error::Result;
-use crate::watch::Watch;
+use bardo_image::{Header, Value, Writer};
+use bardo_kernel::{fs, procfs, time};
+
+use crate::error::{Doing, Error, Refusal, Result};
+use crate::freeze::Frozen;
+use crate::host;
+use crate::resource::memory;
+use crate::sink::{Output, write_failed};
+use crate::subject::Subject;
+use crate::survey::{self, Survey};
+use crate::watch::{Stage, Watch};
 
 /// What becomes of the tree once its state is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -79,14 +94,143 @@ pub struct Report {
 ///
 /// # Errors
 /// See [`crate::Error`]. Whatever it is, the tree goes on unharmed and the image is whole or absent.
-pub fn checkpoint(_request: Request, _watch: &dyn Watch) -> Result<Report> {
-    Err(crate::Error::Bug("not built yet".into()))
+pub fn checkpoint(request: Request, watch: &dyn Watch) -> Result<Report> {
+    let begun_ns = time::monotonic_ns();
+    let mut report = Report::default();
+    watch.stage(Stage::Probe);
+    let needs = host::Needs::of_this_host()?;
+    let output = Output::open(request.sink, &mut report.cleaned)?;
+
+    watch.stage(Stage::Freeze);
+    let mut frozen = Frozen::freeze(request.pid)?;
+    let since_ns = frozen.since_ns;
+
+    watch.stage(Stage::Survey);
+    let survey = survey::look(&mut frozen, &request.external, watch)?;
+    refuse_own_sink(&survey, output.fd())?;
+
+    watch.stage(Stage::Collect);
+    let header = header(request.pid, &needs, &survey)?;
+    report.identity = header.identity.to_string();
+    let mut image = Writer::begin(output, &header).map_err(|e| write_failed(&e))?;
+    write_records(&survey, &mut image).map_err(|e| write_failed(&e))?;
+
+    watch.stage(Stage::Pages);
+    let subjects = frozen.processes.iter().map(|process| &process.subject).collect::<Vec<&Subject>>();
+    let spaces: Vec<_> = survey.spaces.iter().map(|(index, space)| (subjects[*index], space)).collect();
+    let taken = match memory::take(&spaces, &survey.shared, &mut image, request.compress, watch) {
+        Ok(taken) => taken,
+        Err(error) => {
+            // A stream's reader learns from the image itself why it ends here.
+            let _ = image.fail(&crate::error::headline(&error));
+            return Err(error);
+        }
+    };
+
+    // The state is taken. A tree that runs on needn't wait for the disk; one that is to end must, for the image could
+    // still fail.
+    let mut kept = Some(frozen);
+    if request.after == After::Run {
+        watch.stage(Stage::Release);
+        drop(kept.take());
+        report.pause_us = (time::monotonic_ns() - since_ns) / 1000;
+    }
+    watch.stage(Stage::Seal);
+    let (output, sealed) = image.seal().map_err(|e| write_failed(&e))?;
+    output.finish()?;
+    if let Some(frozen) = kept {
+        watch.stage(Stage::Release);
+        match request.after {
+            After::Kill => frozen.kill()?,
+            _ => frozen.stop()?,
+        }
+        report.pause_us = (time::monotonic_ns() - since_ns) / 1000;
+    }
+
+    report.processes = survey.processes.len() as u64;
+    report.threads = survey.threads.len() as u64;
+    report.areas = survey.spaces.iter().map(|(_, space)| space.areas() as u64).sum();
+    report.descriptors = survey.files.descriptors();
+    report.page_bytes = taken.stored;
+    report.zero_bytes = taken.zero;
+    report.image_bytes = sealed.bytes;
+    report.total_us = (time::monotonic_ns() - begun_ns) / 1000;
+    report.externals = survey.files.externals().to_vec();
+    report.cleaned.extend(survey.cleaned);
+    Ok(report)
 }
 
 /// Says everything that stands in the way of a checkpoint without making one: freezes, looks, thaws.
 ///
 /// # Errors
 /// As [`checkpoint`]; the refusals are the result here.
-pub fn rehearse(_pid: i32, _external: &[String], _watch: &dyn Watch) -> Result<Vec<crate::Refusal>> {
-    Err(crate::Error::Bug("not built yet".into()))
+pub fn rehearse(pid: i32, external: &[String], watch: &dyn Watch) -> Result<Vec<Refusal>> {
+    watch.stage(Stage::Freeze);
+    let mut frozen = match Frozen::freeze(pid) {
+        Err(Error::Refused(refusals)) => return Ok(refusals),
+        other => other?,
+    };
+    watch.stage(Stage::Survey);
+    match survey::look(&mut frozen, external, watch) {
+        Ok(_) => Ok(Vec::new()),
+        Err(Error::Refused(refusals)) => Ok(refusals),
+        Err(error) => Err(error),
+    }
+}
+
+/// An image written into a pipe, a socket or a file that the tree itself holds would wait for itself for ever, or change
+/// what it has just saved.
+fn refuse_own_sink(survey: &Survey, sink: &OwnedFd) -> Result<()> {
+    let stat = fs::fstat(sink.as_fd()).doing("looking at the image's sink", None)?;
+    let Some((who, fd)) = survey.files.holds(stat.dev, stat.ino) else { return Ok(()) };
+    Err(Error::Refused(vec![Refusal {
+        who: Some(who),
+        fd: Some(fd),
+        what: "the image would be written to what this process has open".into(),
+        code: "image/own-sink",
+        why: "it stands still while the image is written, so a pipe to it would never be emptied".into(),
+        remedy: "write the image to a file, or to a process outside the tree".into(),
+    }]))
+}
+
+fn header(pid: i32, needs: &host::Needs, survey: &Survey) -> Result<Header> {
+    let mut header = Header::new(concat!("bardo ", env!("CARGO_PKG_VERSION")))
+        .map_err(|e| Error::Bug(format!("no random identity: {e}")))?;
+    header.created_unix_ns = time::realtime_ns();
+    let words = procfs::cmdline(pid).unwrap_or_default();
+    let words: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    header.command = words.join(" ").chars().take(4096).collect();
+    needs.describe(&mut header.host);
+    let threads = |pid: i32| survey.threads.iter().filter(|t| t.pid == pid).count();
+    let tree = survey.processes.iter().take(1000).map(|process| {
+        Value::Map(vec![
+            ("pid".into(), process.pid.into()),
+            ("parent".into(), process.parent.into()),
+            ("name".into(), String::from_utf8_lossy(&process.name).into_owned().into()),
+            ("threads".into(), (threads(process.pid) as u64).into()),
+        ])
+    });
+    header.summary = BTreeMap::from([
+        ("processes".into(), (survey.processes.len() as u64).into()),
+        ("threads".into(), (survey.threads.len() as u64).into()),
+        ("descriptors".into(), survey.files.descriptors().into()),
+        ("tree".into(), Value::Array(tree.collect())),
+    ]);
+    Ok(header)
+}
+
+/// Everything but the pages; what is shared comes before those who share it.
+fn write_records(survey: &Survey, image: &mut Writer<Output>) -> std::io::Result<()> {
+    for process in &survey.processes {
+        image.record("task/process", process.pid as u64, process)?;
+    }
+    for thread in &survey.threads {
+        image.record("task/thread", thread.tid as u64, thread)?;
+    }
+    survey.files.write(image)?;
+    survey.shared.write(image)?;
+    for (_, space) in &survey.spaces {
+        space.write(image)?;
+    }
+    Ok(())
 }

@@ -112,3 +112,18 @@ impl<T> Doing<T> for bardo_kernel::Result<T> {
         })
     }
 }
+
+/// One line that names an error, for an image that has to say why it ends.
+pub fn headline(error: &Error) -> String {
+    match error {
+        Error::Failed(failure) | Error::Permission(failure) => match &failure.call {
+            Some(call) => format!("{}: {call}", failure.doing),
+            None => failure.doing.clone(),
+        },
+        Error::Refused(refusals) | Error::Unfit(refusals) | Error::Conflict(refusals) => {
+            refusals.first().map_or_else(String::new, |refusal| refusal.what.clone())
+        }
+        Error::Image(error) => error.to_string(),
+        Error::Bug(text) => text.clone(),
+    }
+}

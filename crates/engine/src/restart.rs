@@ -1,9 +1,23 @@
-//! The flow of a restart.
+//! The flow of a restart. Read this file second.
+//!
+//! Each step is a value that only the step before can make: an image whose records were read, a plan that was checked
+//! against this host, files that are open, processes that exist, memory that is filled, and a seal that was verified.
+//! Until the commit at the very end, everything that was made ends with us, however we end.
 
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 
-use crate::error::Result;
-use crate::watch::Watch;
+use bardo_image::{Frame, Pages, Reader};
+use bardo_kernel::{fs, time};
+
+use crate::error::{Doing, Error, Failure, Refusal, Result};
+use crate::host;
+use crate::make::Tree;
+use crate::plan::Plan;
+use crate::resource::file::Pool;
+use crate::resource::memory::MappedFiles;
+use crate::space::{self, Space};
+use crate::watch::{Stage, Watch};
 
 /// What to do about files that changed since the checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -71,10 +85,107 @@ pub struct Restarted {
     pub total_us: u64,
 }
 
+/// What our process holds open for the tree: it inherits all of it.
+#[derive(Debug)]
+pub struct Opened {
+    /// Every open file.
+    pub pool: Pool,
+    /// Every mapped file.
+    pub mapped: MappedFiles,
+}
+
 /// Restarts a tree.
 ///
 /// # Errors
 /// See [`crate::Error`]. Whatever it is, nothing runs and nothing was left half-made.
-pub fn restart(_request: Request, _watch: &dyn Watch) -> Result<Restarted> {
-    Err(crate::Error::Bug("not built yet".into()))
+pub fn restart(request: Request, watch: &dyn Watch) -> Result<Restarted> {
+    let begun_ns = time::monotonic_ns();
+    watch.stage(Stage::Open);
+    let stream = match &request.source {
+        Source::File(path) => fs::open_read(path).doing(format!("opening {}", path.display()), None)?,
+        Source::Stream(fd) => bardo_kernel::fcntl::duplicate(fd.as_fd(), 3).doing("taking the stream", None)?,
+    };
+    let mut reader = Reader::open(std::io::BufReader::with_capacity(1 << 16, fs::Stream(stream))).map_err(Error::Image)?;
+    host::Needs::of_this_host()?.check(&reader.header().host)?;
+    let (mut plan, first) = read_records(&mut reader)?;
+    plan.complete()?;
+    // The memory's images of pages are put while the plan is read: they are apart.
+    let mut memory = std::mem::take(&mut plan.memory);
+    check(&plan, &memory, &request)?;
+
+    watch.stage(Stage::Files);
+    let base = plan.files.highest_fd().max(2) + 1;
+    let pool = plan.files.open_all(&request.external, base)?;
+    let mapped = memory.open_all(base, request.files)?;
+    let open = Opened { pool, mapped };
+
+    watch.stage(Stage::Processes);
+    let space = Space::choose(request.pid_space, &plan)?;
+    let mut tree = Tree::make(&plan, &memory, &space, watch)?;
+    tree.build(&memory, &open)?;
+
+    watch.stage(Stage::Memory);
+    let page_bytes = tree.fill(&mut memory, first, &mut reader)?;
+
+    watch.stage(Stage::Go);
+    tree.furnish(&memory, &open, space.may_set_exe())?;
+    tree.finish()?;
+    let root = tree.root();
+    if watch.cancelled() {
+        return Err(cancelled());
+    }
+    tree.go(request.stopped)?;
+    Ok(Restarted {
+        root,
+        wait_for: space.commit()?.unwrap_or(root),
+        processes: plan.processes.len() as u64,
+        threads: plan.threads.len() as u64,
+        page_bytes,
+        total_us: (time::monotonic_ns() - begun_ns) / 1000,
+    })
+}
+
+/// Everything before the first page.
+fn read_records<R: std::io::Read>(reader: &mut Reader<R>) -> Result<(Plan, Option<Pages>)> {
+    let mut plan = Plan::default();
+    loop {
+        match reader.next().map_err(Error::Image)? {
+            Some(Frame::Record(record)) => plan.take(&record)?,
+            Some(Frame::Pages(pages)) => return Ok((plan, Some(pages))),
+            None => return Ok((plan, None)),
+        }
+    }
+}
+
+/// What stands in the way on this host, all of it, before anything is made.
+fn check(plan: &Plan, memory: &crate::resource::memory::MemoryImage, request: &Request) -> Result<()> {
+    let mut unfit = plan.files.check(request.files, &request.external);
+    unfit.extend(memory.check(request.files)?);
+    if !unfit.is_empty() {
+        unfit.sort();
+        unfit.dedup();
+        return Err(Error::Unfit(unfit));
+    }
+    if !space::is_new(request.pid_space) {
+        let taken = plan.taken_pids();
+        if !taken.is_empty() {
+            return Err(Error::Conflict(taken));
+        }
+    }
+    Ok(())
+}
+
+fn cancelled() -> Error {
+    Error::Failed(Failure {
+        doing: "stopping, as you asked".into(),
+        who: None,
+        call: None,
+        left: "nothing runs, nothing was left behind".into(),
+        remedy: None,
+    })
+}
+
+/// A refusal of the host, not of a process.
+pub fn unfit(code: &'static str, what: String, why: &str, remedy: &str) -> Error {
+    Error::Unfit(vec![Refusal { who: None, fd: None, what, code, why: why.into(), remedy: remedy.into() }])
 }

@@ -71,7 +71,7 @@ impl Failed {
 
 impl From<Failed> for std::io::Error {
     fn from(failed: Failed) -> Self {
-        std::io::Error::new(std::io::Error::from_raw_os_error(failed.errno.0).kind(), failed.to_string())
+        std::io::Error::new(std::io::Error::from_raw_os_error(failed.errno.0).kind(), failed)
     }
 }
 

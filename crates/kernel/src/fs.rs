@@ -230,6 +230,46 @@ pub fn list_numbers(path: impl AsRef<Path>) -> Result<Vec<i32>> {
     Ok(numbers)
 }
 
+fn two_paths(nr: Sysno, from: &Path, to: &Path, flags: usize) -> Result<()> {
+    let (a, b) = (c_path(from)?, c_path(to)?);
+    let at = libc::AT_FDCWD as usize;
+    // SAFETY: both paths live over the call.
+    unsafe { syscall(nr, [at, a.as_ptr() as usize, at, b.as_ptr() as usize, flags, 0]) }
+        .map(drop)
+        .map_err(|e| e.of(format!("{}({from:?}, {to:?})", nr.name())))
+}
+
+/// Gives a file another name, replacing what has it (renameat2(2) without flags).
+pub fn rename(from: &Path, to: &Path) -> Result<()> {
+    two_paths(Sysno::renameat2, from, to, 0)
+}
+
+/// Gives a file another name, which nothing may have yet: EEXIST (renameat2(2) with RENAME_NOREPLACE; where the file
+/// system doesn't know that, linkat(2), and the old name stays for the caller to take away).
+pub fn rename_new(from: &Path, to: &Path) -> Result<()> {
+    match two_paths(Sysno::renameat2, from, to, libc::RENAME_NOREPLACE as usize) {
+        Err(e) if e.is(libc::EINVAL) => two_paths(Sysno::linkat, from, to, 0),
+        other => other,
+    }
+}
+
+/// Takes a name away (unlinkat(2)).
+pub fn unlink(path: &Path) -> Result<()> {
+    let c = c_path(path)?;
+    // SAFETY: the path lives over the call.
+    unsafe { syscall(Sysno::unlinkat, [libc::AT_FDCWD as usize, c.as_ptr() as usize, 0, 0, 0, 0]) }
+        .map(drop)
+        .map_err(|e| e.of(format!("unlink({path:?})")))
+}
+
+/// Makes a file's content durable (fsync(2)).
+pub fn sync(fd: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: no memory is touched.
+    unsafe { syscall(Sysno::fsync, [fd.as_raw_fd() as usize, 0, 0, 0, 0, 0]) }
+        .map(drop)
+        .map_err(|e| e.of(format!("fsync(fd {})", fd.as_raw_fd())))
+}
+
 /// A descriptor as a stream whose every read and write passes the gate.
 #[derive(Debug)]
 pub struct Stream(pub OwnedFd);

@@ -92,8 +92,8 @@ pub fn calls() -> u64 {
 }
 
 fn die() -> ! {
-    // SAFETY: kill(2) on ourselves touches no memory; SIGKILL can't be handled, so the loop never turns.
     loop {
+        // SAFETY: kill(2) on ourselves touches no memory; SIGKILL can't be handled, so the loop never turns.
         unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
     }
 }
@@ -128,7 +128,7 @@ pub unsafe fn syscall(nr: Sysno, args: [usize; 6]) -> Result<usize> {
     result
 }
 
-/// Like [`syscall`], for hot loops over user memory that the gate has already counted once.
+/// The call itself.
 ///
 /// # Safety
 /// As [`syscall`].

@@ -5,7 +5,8 @@
 //!
 //! Privilege: none.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use syscalls::Sysno;
@@ -231,21 +232,19 @@ struct RobustHead {
 /// While it is held, the word has our tid in it; when we die, the kernel takes it out and wakes one waiter. Only the
 /// thread that made a lifeline may drop it. One at a time: the list of this thread is replaced, and put back.
 #[derive(Debug)]
-pub struct Lifeline<'a> {
-    pages: &'a SharedPages,
+pub struct Lifeline {
+    pages: Rc<SharedPages>,
     offset: usize,
     head: Box<[usize; 4]>,
     old: (u64, u64),
-    /// The list belongs to one thread.
-    _not_send: std::marker::PhantomData<*const ()>,
 }
 
 const _: () = assert!(size_of::<RobustHead>() == size_of::<[usize; 4]>());
 const FUTEX_WAITERS: u32 = 0x8000_0000;
 
-impl<'a> Lifeline<'a> {
+impl Lifeline {
     /// Takes hold of the word at `offset`.
-    pub fn hold(pages: &'a SharedPages, offset: usize) -> Result<Lifeline<'a>> {
+    pub fn hold(pages: Rc<SharedPages>, offset: usize) -> Result<Lifeline> {
         let word = pages.check(offset, 4, 4);
         let old = crate::ptrace::robust_list(0)?;
         let mut head = Box::new([0usize; 4]);
@@ -256,11 +255,11 @@ impl<'a> Lifeline<'a> {
         head[3] = at;
         set_robust_list(at, size_of::<[usize; 3]>())?;
         pages.store(offset, gettid() | FUTEX_WAITERS);
-        Ok(Lifeline { pages, offset, head, old, _not_send: std::marker::PhantomData })
+        Ok(Lifeline { pages, offset, head, old })
     }
 }
 
-impl Drop for Lifeline<'_> {
+impl Drop for Lifeline {
     fn drop(&mut self) {
         self.pages.store(self.offset, 0);
         self.pages.wake(self.offset, i32::MAX as u32);
@@ -307,6 +306,8 @@ pub fn find_hole(taken: &[(u64, u64)], len: u64, floor: u64, ceiling: u64) -> Re
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
 
     #[test]
@@ -337,14 +338,15 @@ mod tests {
         let fd = memfd_create("bardo test", memfd::CLOEXEC).unwrap();
         truncate(fd.as_fd(), 4096).unwrap();
         let pages = SharedPages::map(fd.as_fd(), 0, 4096).unwrap();
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                let line = Lifeline::hold(&pages, 0).unwrap();
-                assert_eq!(pages.load(0) & 0x3fff_ffff, gettid());
-                // The thread ends without dropping it, as a killed one does.
-                std::mem::forget(line);
-            });
+        let theirs = fd.try_clone().unwrap();
+        let thread = std::thread::spawn(move || {
+            let mine = Rc::new(SharedPages::map(theirs.as_fd(), 0, 4096).unwrap());
+            let line = Lifeline::hold(Rc::clone(&mine), 0).unwrap();
+            assert_eq!(mine.load(0) & 0x3fff_ffff, gettid());
+            // The thread ends without dropping it, as a killed one does.
+            std::mem::forget(line);
         });
+        thread.join().unwrap();
         // A thread is joined when the kernel clears its tid, which comes after the robust list.
         assert_eq!(pages.load(0) & 0x3fff_ffff, 0);
         assert_ne!(pages.load(0) & 0x4000_0000, 0);

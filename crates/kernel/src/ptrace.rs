@@ -24,6 +24,7 @@ const LISTEN: usize = 0x4208;
 const CONT: usize = 7;
 const SYSCALL: usize = 24;
 const DETACH: usize = 17;
+const SETOPTIONS: usize = 0x4200;
 const GETREGSET: usize = 0x4204;
 const SETREGSET: usize = 0x4205;
 const GETSIGMASK: usize = 0x420a;
@@ -39,7 +40,7 @@ const NT_X86_XSTATE: usize = 0x202;
 /// Syscall stops are marked by bit 7. Without it, a tracer's death in a syscall stop delivers a real SIGTRAP.
 const O_TRACESYSGOOD: usize = 1;
 /// The tracer's death kills the tracee.
-pub const O_EXITKILL: usize = 1 << 20;
+const O_EXITKILL: usize = 1 << 20;
 
 const EVENT_STOP: i32 = 128;
 
@@ -97,6 +98,17 @@ impl Running {
     pub fn seize(tid: i32) -> Result<Running> {
         ptrace(SEIZE, tid, 0, O_TRACESYSGOOD, "PTRACE_SEIZE")?;
         Ok(Running { tid })
+    }
+
+    /// Seizes a thread that dies if we do, until [`Stopped::outlive`].
+    pub fn seize_for_life(tid: i32) -> Result<Running> {
+        ptrace(SEIZE, tid, 0, O_TRACESYSGOOD | O_EXITKILL, "PTRACE_SEIZE, PTRACE_O_EXITKILL")?;
+        Ok(Running { tid })
+    }
+
+    /// A thread that is ours already: after an exec, the thread that called it goes on under the leader's tid.
+    pub fn adopt(tid: i32) -> Running {
+        Running { tid }
     }
 
     /// Which thread.
@@ -159,15 +171,21 @@ impl Stopped {
         self.stop
     }
 
+    /// Has it stop again as soon as it is let go, before it runs any code of its own (PTRACE_INTERRUPT of a stopped
+    /// thread stays pending).
+    pub fn interrupt_next(&self) -> Result<()> {
+        ptrace(INTERRUPT, self.tid, 0, 0, "PTRACE_INTERRUPT").map(drop)
+    }
+
     /// Lets it run, delivering `signal` (0: none) where it stopped for one.
     pub fn resume(self, signal: i32) -> Result<Running> {
         ptrace(CONT, self.tid, 0, signal as usize, "PTRACE_CONT")?;
         Ok(Running { tid: self.tid })
     }
 
-    /// Lets it run to the next entry or exit of a system call.
-    pub fn resume_to_syscall(self) -> Result<Running> {
-        ptrace(SYSCALL, self.tid, 0, 0, "PTRACE_SYSCALL")?;
+    /// Lets it run to the next entry or exit of a system call, delivering `signal` (0: none).
+    pub fn resume_to_syscall(self, signal: i32) -> Result<Running> {
+        ptrace(SYSCALL, self.tid, 0, signal as usize, "PTRACE_SYSCALL")?;
         Ok(Running { tid: self.tid })
     }
 
@@ -175,6 +193,11 @@ impl Stopped {
     pub fn listen(self) -> Result<Running> {
         ptrace(LISTEN, self.tid, 0, 0, "PTRACE_LISTEN")?;
         Ok(Running { tid: self.tid })
+    }
+
+    /// From now on our death lets it go instead of killing it.
+    pub fn outlive(&self) -> Result<()> {
+        ptrace(SETOPTIONS, self.tid, 0, O_TRACESYSGOOD, "PTRACE_SETOPTIONS").map(drop)
     }
 
     /// Lets it go for good, delivering `signal` (0: none). A process that job control stopped stays stopped.
@@ -379,6 +402,17 @@ pub fn kill(pid: i32, signal: i32) -> Result<()> {
     unsafe { syscall(Sysno::kill, [pid as usize, signal as usize, 0, 0, 0, 0]) }
         .map(drop)
         .map_err(|e| e.of(format!("kill({pid}, {signal})")))
+}
+
+/// Whether a process with this pid is there (kill(2) with signal 0).
+///
+/// # Errors
+/// ESRCH: there is none. EPERM counts as being there.
+pub fn kill_would(pid: i32) -> Result<()> {
+    match kill(pid, 0) {
+        Err(e) if e.is(libc::EPERM) => Ok(()),
+        other => other,
+    }
 }
 
 /// A descriptor number in a target: not ours to use or close.

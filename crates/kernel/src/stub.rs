@@ -1,8 +1,8 @@
 //! The stub: the only code of ours that ever runs inside a target. It walks an array of [`Step`]s in shared memory.
 //!
-//! One copy of it is a *slot*: code with its data right behind, found by instruction-relative addressing, so that it
-//! needs no register, no stack and no memory but its own page (which may be read-only to the target). A slot serves one
-//! thread. It takes its steps from a [`Control`] block in memory shared with bardo:
+//! It has a body, and a *slot* for each thread it serves: a few instructions with the thread's data right behind, found
+//! by instruction-relative addressing, so that it needs no register, no stack and no memory but its own page (which may be
+//! read-only to the target). It takes its steps from a [`Control`] block in memory shared with bardo:
 //!
 //! - bardo writes steps, sets `steps` and `count`, raises `posted` and wakes; the stub runs them, sets `done` to
 //!   `posted` and wakes bardo. No ptrace stop is involved: what costs is the stop.
@@ -114,7 +114,14 @@ pub struct SlotData {
     /// Flags for memfd_create(2).
     pub memfd_flags: u64,
     name: [u8; 8],
+    /// Where the body's entries are, and this slot's last instructions: filled in by the architecture.
+    pub(crate) boot_at: u64,
+    pub(crate) enter_at: u64,
+    pub(crate) unmap_at: u64,
+    pub(crate) tail_at: u64,
 }
+
+const _: () = assert!(size_of::<SlotData>() == 272);
 
 impl SlotData {
     /// Data with the constants filled in.
@@ -161,6 +168,8 @@ pub struct StepId(usize);
 pub struct Batch {
     steps: Vec<(Sysno, [Arg; 6], i64)>,
     data: Vec<u8>,
+    /// Places in the data that hold the address of another place in it.
+    pointers: Vec<(usize, usize)>,
     results: Vec<i64>,
     reached: usize,
 }
@@ -221,6 +230,26 @@ impl Batch {
         self.push(nr, args, expected as i64)
     }
 
+    /// Adds a step that makes a process or a thread by clone3(2); the child goes to `entry`, a slot of its own.
+    pub fn clone3(&mut self, clone: &crate::shelf::CloneArgs, entry: u64) -> StepId {
+        let tids: Vec<u8> = clone.set_tid.iter().flat_map(|tid| tid.to_ne_bytes()).collect();
+        let tids = self.data(&tids);
+        // `struct clone_args` holds a pointer, which is only known once the batch is placed: it is told by patching.
+        let args = self.data(&clone.to_bytes(0));
+        if let (Arg::Data(args), Arg::Data(tids)) = (args, tids) {
+            self.pointers.push((args + crate::shelf::SET_TID_OFFSET, tids));
+        }
+        let len = Arg::Value(crate::shelf::CLONE_ARGS as u64);
+        self.push(Sysno::clone3, [args, len], entry as i64)
+    }
+
+    /// Has the eight bytes at `at` + `offset` of the data hold the target's address of `to`.
+    pub fn point(&mut self, at: Arg, offset: usize, to: Arg) {
+        if let (Arg::Data(at), Arg::Data(to)) = (at, to) {
+            self.pointers.push((at + offset, to));
+        }
+    }
+
     fn push<const N: usize>(&mut self, nr: Sysno, args: [Arg; N], expected: i64) -> StepId {
         let mut all = [Arg::Value(0); 6];
         all[..N].copy_from_slice(&args);
@@ -233,6 +262,7 @@ impl Batch {
         self.data.resize(self.data.len().next_multiple_of(64), 0);
         let base = self.data.len();
         self.data.extend_from_slice(&other.data);
+        self.pointers.extend(other.pointers.iter().map(|(at, to)| (base + at, base + to)));
         for (nr, args, expected) in &other.steps {
             let args = args.map(|arg| match arg {
                 Arg::Data(at) => Arg::Data(base + at),
@@ -340,7 +370,11 @@ impl Batch {
             bytes.extend_from_slice(&step.to_bytes());
         }
         bytes.resize((data_at - at) as usize, 0);
+        let base = bytes.len();
         bytes.extend_from_slice(&self.data);
+        for (place, to) in &self.pointers {
+            bytes[base + place..base + place + 8].copy_from_slice(&(data_at + *to as u64).to_ne_bytes());
+        }
         bytes
     }
 

@@ -130,6 +130,39 @@ impl Registers {
         }
     }
 
+    /// The registers with which the thread continues a call with a time that runs on, and a mark of ours on it.
+    ///
+    /// `restart_syscall(2)` doesn't say which call it continues, nor until when. The kernel looks at the lower half of
+    /// `rax` only, but keeps all of it in `orig_rax`, which the thread never sees: that is where the mark waits for the
+    /// next checkpoint.
+    #[must_use]
+    pub fn continued(self, mark: u32) -> Registers {
+        Registers { rax: u64::from(mark) << 32 | NR_RESTART_SYSCALL, ..self.again() }
+    }
+
+    /// The mark on the call that is being continued; 0: none, or the call isn't `restart_syscall(2)`.
+    pub fn mark(&self) -> u32 {
+        if self.call() == Some(NR_RESTART_SYSCALL) { (self.orig_rax >> 32) as u32 } else { 0 }
+    }
+
+    /// Whether the call is `restart_syscall(2)`.
+    pub fn is_continuing(&self) -> bool {
+        self.call() == Some(NR_RESTART_SYSCALL)
+    }
+
+    /// The registers of a thread that stands at its `syscall` instruction, as those of one that was interrupted in this
+    /// call: the kernel makes it again, or has it return EINTR if a signal is handled first.
+    #[must_use]
+    pub fn interrupted_in(self, nr: syscalls::Sysno) -> Registers {
+        Registers { rax: -ERESTARTNOHAND as u64, orig_rax: nr.id() as u64, rip: self.rip + 2, ..self }
+    }
+
+    /// The registers of a thread that stands at its `syscall` instruction, as those of one whose call has returned this.
+    #[must_use]
+    pub fn after_call(self, value: u64) -> Registers {
+        Registers { rax: value, orig_rax: u64::MAX, rip: self.rip + 2, ..self }
+    }
+
     /// Registers that start the stub at `entry`; the kernel restarts no call on them.
     #[must_use]
     pub fn at(self, entry: u64) -> Registers {
@@ -165,36 +198,54 @@ fn returns_spurious_eintr(nr: u64) -> bool {
     )
 }
 
-// The stub. It runs inside a target, in memory that may be read-only to it, and uses no stack at all.
+// The stub. It runs inside a target, in memory that may be read-only to it, and uses no stack at all. Nothing here may
+// fault, whatever becomes of us: a thread that left our hands runs it alone.
 //
-// Registers: rbx the control block, r12 the step, r13 how many are left. Layouts: `stub::Control`, `stub::Step`,
-// `stub::SlotData`. Nothing here may fault, whatever becomes of us: a thread that left our hands runs it alone.
+// It has two parts. The body is shared by all slots of a process. A slot is the entries, the last instructions and the
+// data of one thread. In the body rbp is the slot's data (`stub::SlotData`), rbx the control block (`stub::control`), r12
+// the step (`stub::Step`), r13 how many are left.
 std::arch::global_asm!(
     r#"
     .pushsection .rodata.bardo_stub,"a",@progbits
-    .globl bardo_stub_begin, bardo_stub_boot, bardo_stub_enter, bardo_stub_unmap, bardo_stub_data, bardo_stub_end
-    .globl bardo_stub_unmap_call
+    .globl bardo_stub_body, bardo_stub_body_boot, bardo_stub_body_enter, bardo_stub_body_unmap, bardo_stub_body_end
+    .globl bardo_slot, bardo_slot_boot, bardo_slot_enter, bardo_slot_unmap, bardo_slot_tail, bardo_slot_data
+    .globl bardo_slot_end
+    .equ D_FLAGS, 128
+    .equ D_SP, 136
+    .equ D_MASK, 144
+    .equ D_ALL_SIGNALS, 152
+    .equ D_ANY, 160
+    .equ D_AREA, 168
+    .equ D_AREA_LEN, 176
+    .equ D_UNMAP_LEN, 184
+    .equ D_CONTROL, 192
+    .equ D_WORD, 200
+    .equ D_COMMIT, 208
+    .equ D_BUSY, 216
+    .equ D_MEMFD_FLAGS, 224
+    .equ D_NAME, 232
+    .equ D_TAIL_AT, 264
     .p2align 4
-bardo_stub_begin:
+bardo_stub_body:
 
-    // Entry for the first thread: make the area that is shared with bardo. bardo takes the descriptor while we stand at
-    // the exit of memfd_create, and sizes the file; if it dies before that, the area can't be touched, only probed.
-bardo_stub_boot:
-    lea     bardo_stub_all_signals(%rip), %rsi
+    // Make the area that is shared with bardo. bardo takes the descriptor while we stand at the exit of memfd_create, and
+    // sizes the file; if it dies before that, the area can't be touched, only probed.
+bardo_stub_body_boot:
+    lea     D_ALL_SIGNALS(%rbp), %rsi
     mov     $2, %edi                            // SIG_SETMASK
     xor     %edx, %edx
     mov     $8, %r10d
     mov     $14, %eax                           // rt_sigprocmask
     syscall
-    lea     bardo_stub_name(%rip), %rdi
-    mov     bardo_stub_memfd_flags(%rip), %esi
+    lea     D_NAME(%rbp), %rdi
+    mov     D_MEMFD_FLAGS(%rbp), %esi
     mov     $319, %eax                          // memfd_create
     syscall
     test    %rax, %rax
-    js      .Lbardo_leave_unmapped
+    js      .Lbardo_leave
     mov     %rax, %r12
-    mov     bardo_stub_area(%rip), %rdi
-    mov     bardo_stub_area_len(%rip), %rsi
+    mov     D_AREA(%rbp), %rdi
+    mov     D_AREA_LEN(%rbp), %rsi
     mov     $3, %edx                            // PROT_READ | PROT_WRITE
     mov     $0x100001, %r10d                    // MAP_SHARED | MAP_FIXED_NOREPLACE
     mov     %r12, %r8
@@ -205,20 +256,20 @@ bardo_stub_boot:
     mov     %r12, %rdi
     mov     $3, %eax                            // close
     syscall
-    cmp     bardo_stub_area(%rip), %r13
-    jne     .Lbardo_leave_unmapped
-    mov     bardo_stub_control(%rip), %rdi
+    cmp     D_AREA(%rbp), %r13
+    jne     .Lbardo_leave
+    mov     D_CONTROL(%rbp), %rdi
     add     $120, %rdi
     mov     $8, %esi
     mov     $127, %eax                          // rt_sigpending writes 8 bytes there, or says EFAULT
     syscall
     test    %rax, %rax
-    jnz     bardo_stub_unmap
+    jnz     bardo_stub_body_unmap
     jmp     .Lbardo_loop
 
-    // Entry for every other thread.
-bardo_stub_enter:
-    lea     bardo_stub_all_signals(%rip), %rsi
+    // Wait for steps, in an area that is there.
+bardo_stub_body_enter:
+    lea     D_ALL_SIGNALS(%rbp), %rsi
     mov     $2, %edi
     xor     %edx, %edx
     mov     $8, %r10d
@@ -226,11 +277,11 @@ bardo_stub_enter:
     syscall
 
 .Lbardo_loop:
-    mov     bardo_stub_control(%rip), %rbx
+    mov     D_CONTROL(%rbp), %rbx
     mov     4(%rbx), %eax                       // posted
     cmp     8(%rbx), %eax                       // done
     jne     .Lbardo_run
-    mov     bardo_stub_word(%rip), %rdx
+    mov     D_WORD(%rbp), %rdx
     mov     (%rdx), %ecx                        // the robust futex that bardo holds while it lives
     test    $0x3fffffff, %ecx
     jz      .Lbardo_orphan
@@ -263,8 +314,7 @@ bardo_stub_enter:
     jnz     .Lbardo_result
     cmpq    $435, (%r12)                        // clone3 returned in the child: it has a slot of its own
     jne     .Lbardo_result
-    mov     56(%r12), %rax
-    jmp     *%rax
+    jmp     *56(%r12)
 .Lbardo_result:
     mov     %rax, 64(%r12)
     cmpq    $435, (%r12)
@@ -272,7 +322,7 @@ bardo_stub_enter:
     mov     56(%r12), %rcx
     cmp     %rcx, %rax
     je      .Lbardo_next
-    mov     bardo_stub_any(%rip), %rdx
+    mov     D_ANY(%rbp), %rdx
     cmp     %rdx, %rcx                          // any result will do
     je      .Lbardo_next
     inc     %rdx
@@ -299,144 +349,153 @@ bardo_stub_enter:
 
     // bardo is gone, or has let go of us. The kernel wakes only one waiter of a robust futex: pass it on.
 .Lbardo_orphan:
-    mov     bardo_stub_word(%rip), %rdi
+    mov     D_WORD(%rbp), %rdi
     mov     $1, %esi
     mov     $0x7fffffff, %edx
     mov     $202, %eax
     syscall
-    mov     bardo_stub_commit(%rip), %rax
+    mov     D_COMMIT(%rbp), %rax
     test    %rax, %rax
-    jz      bardo_stub_unmap
+    jz      bardo_stub_body_unmap
     cmpl    $0, (%rax)
-    jne     bardo_stub_unmap
+    jne     bardo_stub_body_unmap
     mov     $137, %edi
     mov     $231, %eax                          // exit_group: a restart that wasn't committed leaves nothing running
     syscall
 
     // Go back to where the thread was: unmap the area (unless another thread still uses it), restore flags, signal mask
     // and registers. Signals stay blocked while the stack pointer isn't the thread's own.
-bardo_stub_unmap:
-    mov     bardo_stub_unmap_len(%rip), %rsi
+bardo_stub_body_unmap:
+    mov     D_UNMAP_LEN(%rbp), %rsi
     test    %rsi, %rsi
-    jz      .Lbardo_leave_unmapped
-    mov     bardo_stub_busy(%rip), %rdi
+    jz      .Lbardo_leave
+    mov     D_BUSY(%rbp), %rdi
     test    %rdi, %rdi
     jz      1f
     cmpl    $0, (%rdi)
-    jne     .Lbardo_leave_unmapped
-1:  mov     bardo_stub_area(%rip), %rdi
+    jne     .Lbardo_leave
+1:  mov     D_AREA(%rbp), %rdi
     mov     $11, %eax                           // munmap
-bardo_stub_unmap_call:
     syscall
-.Lbardo_leave_unmapped:
-    lea     bardo_stub_all_signals(%rip), %rsi
+.Lbardo_leave:
+    lea     D_ALL_SIGNALS(%rbp), %rsi
     mov     $2, %edi
     xor     %edx, %edx
     mov     $8, %r10d
     mov     $14, %eax
     syscall
-    lea     bardo_stub_flags(%rip), %rsp
+    lea     D_FLAGS(%rbp), %rsp
     popfq
-    mov     bardo_stub_rsp(%rip), %rsp
+    mov     D_SP(%rbp), %rsp
     mov     $2, %edi
-    lea     bardo_stub_mask(%rip), %rsi
+    lea     D_MASK(%rbp), %rsi
     mov     $0, %edx
     mov     $8, %r10d
     mov     $14, %eax
     syscall
-    mov     bardo_stub_regs+0(%rip), %r15
-    mov     bardo_stub_regs+8(%rip), %r14
-    mov     bardo_stub_regs+16(%rip), %r13
-    mov     bardo_stub_regs+24(%rip), %r12
-    mov     bardo_stub_regs+32(%rip), %rbp
-    mov     bardo_stub_regs+40(%rip), %rbx
-    mov     bardo_stub_regs+48(%rip), %r11
-    mov     bardo_stub_regs+56(%rip), %r10
-    mov     bardo_stub_regs+64(%rip), %r9
-    mov     bardo_stub_regs+72(%rip), %r8
-    mov     bardo_stub_regs+80(%rip), %rax
-    mov     bardo_stub_regs+88(%rip), %rcx
-    mov     bardo_stub_regs+96(%rip), %rdx
-    mov     bardo_stub_regs+104(%rip), %rsi
-    mov     bardo_stub_regs+112(%rip), %rdi
-    jmp     *bardo_stub_rip(%rip)
+    mov     0(%rbp), %r15
+    mov     8(%rbp), %r14
+    mov     16(%rbp), %r13
+    mov     24(%rbp), %r12
+    mov     40(%rbp), %rbx
+    mov     48(%rbp), %r11
+    mov     56(%rbp), %r10
+    mov     64(%rbp), %r9
+    mov     72(%rbp), %r8
+    mov     80(%rbp), %rax
+    mov     88(%rbp), %rcx
+    mov     96(%rbp), %rdx
+    mov     104(%rbp), %rsi
+    mov     112(%rbp), %rdi
+    jmp     *D_TAIL_AT(%rbp)
+    .p2align 4
+bardo_stub_body_end:
 
+bardo_slot:
+bardo_slot_boot:
+    lea     bardo_slot_data(%rip), %rbp
+    jmp     *bardo_slot_data+240(%rip)
+bardo_slot_enter:
+    lea     bardo_slot_data(%rip), %rbp
+    jmp     *bardo_slot_data+248(%rip)
+bardo_slot_unmap:
+    lea     bardo_slot_data(%rip), %rbp
+    jmp     *bardo_slot_data+256(%rip)
+bardo_slot_tail:
+    mov     bardo_slot_data+32(%rip), %rbp
+    jmp     *bardo_slot_data+120(%rip)
     .p2align 3
-bardo_stub_data:
-bardo_stub_regs:        .skip 15*8
-bardo_stub_rip:         .quad 0
-bardo_stub_flags:       .quad 0
-bardo_stub_rsp:         .quad 0
-bardo_stub_mask:        .quad 0
-bardo_stub_all_signals: .quad 0xffffffffffffffff
-bardo_stub_any:         .quad 0x8000000000000000
-bardo_stub_area:        .quad 0
-bardo_stub_area_len:    .quad 0
-bardo_stub_unmap_len:   .quad 0
-bardo_stub_control:     .quad 0
-bardo_stub_word:        .quad 0
-bardo_stub_commit:      .quad 0
-bardo_stub_busy:        .quad 0
-bardo_stub_memfd_flags: .quad 0
-bardo_stub_name:        .quad 0
-bardo_stub_end:
+bardo_slot_data:
+    .skip   272
+    .p2align 4
+bardo_slot_end:
     .popsection
 "#,
     options(att_syntax)
 );
 
 unsafe extern "C" {
-    static bardo_stub_begin: u8;
-    static bardo_stub_boot: u8;
-    static bardo_stub_enter: u8;
-    static bardo_stub_unmap: u8;
-    static bardo_stub_unmap_call: u8;
-    static bardo_stub_data: u8;
-    static bardo_stub_end: u8;
+    static bardo_stub_body: u8;
+    static bardo_stub_body_boot: u8;
+    static bardo_stub_body_enter: u8;
+    static bardo_stub_body_unmap: u8;
+    static bardo_stub_body_end: u8;
+    static bardo_slot: u8;
+    static bardo_slot_boot: u8;
+    static bardo_slot_enter: u8;
+    static bardo_slot_unmap: u8;
+    static bardo_slot_tail: u8;
+    static bardo_slot_data: u8;
+    static bardo_slot_end: u8;
 }
 
-/// Where the entries of the stub are, from its beginning.
+/// Where the entries of a slot are, from its beginning.
 #[derive(Debug, Clone, Copy)]
-pub struct StubEntries {
-    /// For the first thread of a checkpointed process.
+pub struct SlotEntries {
+    /// For the first thread of a checkpointed process: makes the area.
     pub boot: u64,
     /// For every other thread.
     pub enter: u64,
     /// Unmaps the area and goes back to where the thread was.
     pub unmap: u64,
-    /// The `munmap` call in it.
-    pub unmap_call: u64,
 }
 
-fn offset(symbol: &'static u8) -> u64 {
-    // SAFETY: both symbols are labels of the one blob above.
-    unsafe { (&raw const *symbol).offset_from(&raw const bardo_stub_begin) as u64 }
+fn between(from: *const u8, to: *const u8) -> u64 {
+    to as u64 - from as u64
 }
 
-/// The entries.
-pub fn stub_entries() -> StubEntries {
-    // SAFETY: the labels are bytes of the blob, there for the whole run of the program.
-    unsafe {
-        StubEntries {
-            boot: offset(&bardo_stub_boot),
-            enter: offset(&bardo_stub_enter),
-            unmap: offset(&bardo_stub_unmap),
-            unmap_call: offset(&bardo_stub_unmap_call),
-        }
+fn blob(from: *const u8, to: *const u8) -> Vec<u8> {
+    // SAFETY: called below with two labels of the one read-only blob above, in order.
+    unsafe { std::slice::from_raw_parts(from, between(from, to) as usize) }.to_vec()
+}
+
+/// The entries of a slot.
+pub fn slot_entries() -> SlotEntries {
+    let slot = &raw const bardo_slot;
+    SlotEntries {
+        boot: between(slot, &raw const bardo_slot_boot),
+        enter: between(slot, &raw const bardo_slot_enter),
+        unmap: between(slot, &raw const bardo_slot_unmap),
     }
 }
 
-/// The stub's bytes, with this data in them.
-pub fn stub_bytes(data: &SlotData) -> Vec<u8> {
-    // SAFETY: begin and end are the bounds of one blob of read-only memory.
-    let code = unsafe {
-        let len = (&raw const bardo_stub_data).offset_from(&raw const bardo_stub_begin) as usize;
-        let whole = (&raw const bardo_stub_end).offset_from(&raw const bardo_stub_begin) as usize;
-        assert_eq!(whole, len + size_of::<SlotData>(), "the stub's data and SlotData differ in size");
-        std::slice::from_raw_parts(&raw const bardo_stub_begin, len)
-    };
-    let mut bytes = code.to_vec();
-    bytes.extend_from_slice(data.as_bytes());
+/// The stub's body.
+pub fn stub_body() -> Vec<u8> {
+    blob(&raw const bardo_stub_body, &raw const bardo_stub_body_end)
+}
+
+/// A slot at this address, with this data, over a body at that address.
+pub fn slot_bytes(at: u64, body: u64, mut data: SlotData) -> Vec<u8> {
+    let start = &raw const bardo_stub_body;
+    data.boot_at = body + between(start, &raw const bardo_stub_body_boot);
+    data.enter_at = body + between(start, &raw const bardo_stub_body_enter);
+    data.unmap_at = body + between(start, &raw const bardo_stub_body_unmap);
+    let slot = &raw const bardo_slot;
+    data.tail_at = at + between(slot, &raw const bardo_slot_tail);
+    let mut bytes = blob(slot, &raw const bardo_slot_end);
+    let offset = between(slot, &raw const bardo_slot_data) as usize;
+    let data = data.as_bytes();
+    bytes[offset..offset + data.len()].copy_from_slice(data);
     bytes
 }
 
@@ -460,5 +519,34 @@ impl SlotData {
         self.flags = r.eflags;
         self.sp = r.rsp;
         self.mask = mask;
+    }
+}
+
+/// The words of [`Registers`], in its order.
+pub const REGISTER_WORDS: usize = 27;
+
+impl Registers {
+    /// As words, in the order of `struct user_regs_struct`.
+    pub fn to_words(&self) -> [u64; REGISTER_WORDS] {
+        [
+            self.r15, self.r14, self.r13, self.r12, self.rbp, self.rbx, self.r11, self.r10, self.r9, self.r8,
+            self.rax, self.rcx, self.rdx, self.rsi, self.rdi, self.orig_rax, self.rip, self.cs, self.eflags,
+            self.rsp, self.ss, self.fs_base, self.gs_base, self.ds, self.es, self.fs, self.gs,
+        ]
+    }
+
+    /// From such words; none where there aren't 27.
+    pub fn from_words(words: &[u64]) -> Option<Registers> {
+        let [
+            r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi, orig_rax, rip, cs, eflags,
+            rsp, ss, fs_base, gs_base, ds, es, fs, gs,
+        ] = *words
+        else {
+            return None;
+        };
+        Some(Registers {
+            r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi, orig_rax, rip, cs, eflags,
+            rsp, ss, fs_base, gs_base, ds, es, fs, gs,
+        })
     }
 }

@@ -486,8 +486,8 @@ fn fill(saved: &SavedPipe) -> bardo_kernel::Result<pipe::Pipe> {
         }
         let next = record.buffers.get(at + 1).map_or(0, |next| next.unsigned_abs()) as usize;
         // The kernel adds the odd part of a write to the last buffer where that has room (pipe_write).
-        let merges = !packet && next % PAGE != 0 && len % PAGE + next % PAGE <= PAGE && len % PAGE != 0;
-        if merges {
+        let (filled, odd) = (len % PAGE, next % PAGE);
+        if !packet && filled != 0 && odd != 0 && filled + odd <= PAGE {
             // A buffer that came by tee(2) takes nothing more.
             let helper = match &helper {
                 Some(helper) => helper,
@@ -531,3 +531,6 @@ impl Saved for PipeEnd {
         making.pipe(self.pipe)?.end(self.flags).doing(format!("opening an end of pipe {}", self.pipe), None)
     }
 }
+
+#[cfg(test)]
+mod tests;

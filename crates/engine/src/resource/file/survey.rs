@@ -61,11 +61,6 @@ impl Collected {
     pub fn external(&mut self, name: String) {
         self.externals.push(name);
     }
-
-    #[cfg(test)]
-    pub(super) fn kinds(&self) -> Vec<&'static str> {
-        self.records.iter().map(|(kind, _, _)| *kind).collect()
-    }
 }
 
 /// All that an image says about a tree's files.

@@ -205,6 +205,12 @@ impl Shared {
         self.objects.values().map(Object::source).collect()
     }
 
+    /// As if `/proc/PID/map_files` were closed to us.
+    #[cfg(test)]
+    pub(super) fn forget_files(&mut self) {
+        self.objects.values_mut().for_each(|object| object.file = None);
+    }
+
     /// How many objects there are.
     pub fn len(&self) -> usize {
         self.objects.len()

@@ -106,12 +106,22 @@ fn header() -> Header {
 }
 
 fn image_of(pids: &[i32], refusals: &mut Vec<Refusal>, level: Option<i32>) -> Vec<u8> {
+    image_with(pids, refusals, level, |_| {})
+}
+
+fn image_with(
+    pids: &[i32],
+    refusals: &mut Vec<Refusal>,
+    level: Option<i32>,
+    change: impl FnOnce(&mut Shared),
+) -> Vec<u8> {
     let subjects: Vec<Subject> = pids.iter().map(|pid| subject(*pid)).collect();
     let mut shared = Shared::new().unwrap();
     let spaces: Vec<Space> =
         subjects.iter().map(|s| survey(s, brk(s.pid()), &mut shared, refusals).unwrap()).collect();
     let tree: Vec<&Subject> = subjects.iter().collect();
     shared.complete(&tree, refusals).unwrap();
+    change(&mut shared);
     let mut image = Writer::begin(Vec::new(), &header()).unwrap();
     shared.write(&mut image).unwrap();
     for space in &spaces {
@@ -323,4 +333,55 @@ fn a_zoo_of_areas_comes_back_the_same() {
         let built = build(&image).unwrap();
         compare(target.pid(), built.0[&(target.pid() as u64)], &shelf_of(&built));
     }
+}
+
+/// The zoo, and the child it made.
+fn family(scratch: &Scratch) -> (Target, i32) {
+    let target = zoo(scratch, true);
+    let children = fs::read_text(procfs::thread_path(target.pid(), target.pid(), "children")).unwrap();
+    let child = children.trim().parse().unwrap();
+    (target, child)
+}
+
+#[test]
+fn relatives_share_memory_again() {
+    let scratch = Scratch::new("family");
+    let (target, child) = family(&scratch);
+    let pids = [target.pid(), child];
+    for closed in [false, true] {
+        let mut refusals = Vec::new();
+        let image = image_with(&pids, &mut refusals, None, |shared| {
+            if closed {
+                shared.forget_files();
+            }
+        });
+        assert_eq!(refusals, []);
+        let built = build(&image).unwrap();
+        for pid in pids {
+            compare(pid, built.0[&(pid as u64)], &shelf_of(&built));
+        }
+        // What one writes the other reads, in the new pair as in the old, and the two pairs are apart.
+        let new = pids.map(|pid| built.0[&(pid as u64)]);
+        let area = maps::read(new[0]).unwrap().into_iter().find(|a| a.path == "/dev/zero" && a.perms.write && a.perms.shared);
+        let at = area.unwrap().start + 5 * PAGE;
+        let range = |len| [process_vm::Range { addr: at, len }];
+        process_vm::writev(new[0], &range(5), b"hello").unwrap();
+        let read = |pid| {
+            let mut bytes = [0; 5];
+            process_vm::readv(pid, &range(5), &mut bytes).unwrap();
+            bytes
+        };
+        assert_eq!(&read(new[1]), b"hello");
+        assert_ne!(&read(pids[0]), b"hello");
+    }
+}
+
+#[test]
+fn memory_shared_with_an_outsider_is_refused() {
+    let scratch = Scratch::new("leak");
+    let (target, child) = family(&scratch);
+    let mut refusals = Vec::new();
+    image_of(&[target.pid()], &mut refusals, None);
+    assert!(!refusals.is_empty());
+    assert!(refusals.iter().all(|r| r.code == "memory/leak" && r.what.contains(&child.to_string())), "{refusals:?}");
 }

@@ -82,14 +82,18 @@ int main(int argc, char **argv)
     char *heap = sbrk(100 * P + 123);
     CHECK(heap), memset(heap, 0x5a, 50 * P);
 
+    int done[2];
+    CHECK(pipe(done));
     if (argc > 2 && fork() == 0) {
         prctl(PR_SET_PDEATHSIG, 9);
-        fill(part - 0 * P + 0, 0, 0);
         at = map(16, RW, PRIVATE), fill(at, 16, 50);
+        CHECK(write(done[1], "", 1));
         pause();
         return 0;
-    }
-    usleep(argc > 2 ? 100000 : 0);
+    } else
+        at = map(3, RW, PRIVATE), fill(at, 3, 51);
+    if (argc > 2)
+        CHECK(read(done[0], at, 1));
     puts("ready"), fflush(stdout);
     pause();
     return 0;

@@ -1,0 +1,613 @@
+//! Stopping a whole tree, and letting it go again.
+//!
+//! Every thread is seized by ptrace and interrupted; passes over `/proc` go on until one finds nobody new, since what is
+//! stopped can't fork. Nothing is sent to the tree, and our death at any moment lets all of it run on.
+//!
+//! Three things are put right at once, in the few microseconds after a thread has stopped:
+//! - a call that answers a mere stop with EINTR is made again (no program of this world handles that EINTR);
+//! - a call with a time that runs on gets our mark, which tells the next checkpoint until when it sleeps;
+//! - a restartable sequence that was interrupted is aborted, as any preemption may (rseq(2)): once code of ours has run
+//!   in the thread, the kernel would let it finish a sequence that isn't valid any more.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+
+use bardo_kernel::arch::{Interrupted, Registers};
+use bardo_kernel::procfs::stat::{self, State};
+use bardo_kernel::procfs::{self, children, status};
+use bardo_kernel::ptrace::{self, Running, Stop, Stopped, Waited};
+use bardo_kernel::remote::Held;
+use bardo_kernel::{Failed, fs, pidfd, time};
+
+use crate::error::{Doing, Error, Failure, Refusal, Result, Who};
+use crate::resource::task::sleep::{Asleep, Sleep};
+use crate::subject::Subject;
+
+/// How long a thread may take to stop before we look at what keeps it.
+const LOOK_AFTER_NS: u64 = 30_000_000;
+/// How long it may take in all.
+const GIVE_UP_NS: u64 = 3_000_000_000;
+/// A tree that grows faster than we stop it is given up after this many passes.
+const PASSES_MAX: usize = 1000;
+
+/// A thread that stands still.
+#[derive(Debug)]
+pub struct Thread {
+    /// Its tid as we see it.
+    pub tid: i32,
+    /// The stop; none only while the thread is lent out, or lost.
+    pub held: Option<Held>,
+    /// The call with a time that runs on that it is in, if it is in one.
+    pub sleep: Option<Sleep>,
+}
+
+/// A process whose threads all stand still, or a zombie.
+#[derive(Debug)]
+pub struct Process {
+    /// What the survey starts from.
+    pub subject: Subject,
+    /// Its threads, the leader first; none for a zombie.
+    pub threads: Vec<Thread>,
+    /// Whether job control has stopped it, and by which signal.
+    pub stopped_by: Option<i32>,
+}
+
+/// A tree that stands still. Dropped, it goes on.
+#[derive(Debug)]
+pub struct Frozen {
+    /// The processes, parents before their children.
+    pub processes: Vec<Process>,
+    /// When the first thread was asked to stop, on CLOCK_MONOTONIC.
+    pub since_ns: u64,
+}
+
+/// What we know of a thread while the freeze goes on.
+#[derive(Debug)]
+enum Hold {
+    Asked(Running),
+    Held(Box<Thread>, Option<i32>),
+}
+
+struct Freezing {
+    root: i32,
+    me: i32,
+    threads: BTreeMap<(i32, i32), Hold>,
+    asleep: BTreeMap<i32, Asleep>,
+    since_ns: u64,
+}
+
+impl Frozen {
+    /// Freezes the tree below `root`.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for what can't be stopped at all: pid 1, ourselves, a process that another one traces, the
+    /// parent in a vfork that lasts. [`Error::Permission`], [`Error::Failed`] as the kernel says. The tree runs on.
+    pub fn freeze(root: i32) -> Result<Frozen> {
+        let who = Who { pid: root, name: name_of(root) };
+        let me = std::process::id() as i32;
+        refuse_impossible(root, me, &who)?;
+        let mut freezing = Freezing {
+            root,
+            me,
+            threads: BTreeMap::new(),
+            asleep: BTreeMap::new(),
+            since_ns: 0,
+        };
+        for pid in freezing.tree()? {
+            freezing.look_at_sleepers(pid);
+        }
+        freezing.since_ns = time::monotonic_ns();
+        let done = freezing.stop_all();
+        let since_ns = freezing.since_ns;
+        match done {
+            Ok(order) => freezing.into_frozen(order, since_ns),
+            Err(error) => {
+                freezing.let_go();
+                Err(error)
+            }
+        }
+    }
+
+    /// Lets the tree go on.
+    pub fn thaw(&mut self) {
+        for process in &mut self.processes {
+            for thread in &mut process.threads {
+                if let Some(held) = thread.held.take() {
+                    // A thread that is gone needs no thaw.
+                    let _ = held.thread.detach(0);
+                }
+            }
+        }
+    }
+
+    /// Ends the tree. It is still stopped: none of its processes sees another one die.
+    pub fn kill(mut self) -> Result<()> {
+        for process in &self.processes {
+            match pidfd::send_signal(process.subject.pidfd.as_fd(), libc::SIGKILL) {
+                Err(e) if !e.is(libc::ESRCH) => {
+                    return Err(e).doing("ending the tree", Some(&process.subject.who));
+                }
+                _ => {}
+            }
+        }
+        self.thaw();
+        Ok(())
+    }
+
+    /// Leaves the tree stopped, as by SIGSTOP.
+    pub fn stop(mut self) -> Result<()> {
+        for process in self.processes.iter().filter(|p| !p.subject.zombie && p.stopped_by.is_none()) {
+            pidfd::send_signal(process.subject.pidfd.as_fd(), libc::SIGSTOP)
+                .doing("stopping the tree", Some(&process.subject.who))?;
+        }
+        self.thaw();
+        Ok(())
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        self.thaw();
+    }
+}
+
+fn name_of(pid: i32) -> String {
+    procfs::comm(pid).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+fn refuse_impossible(root: i32, me: i32, who: &Who) -> Result<()> {
+    let refuse = |code, what: &str, why: &str, remedy: &str| {
+        Err(Error::Refused(vec![Refusal {
+            who: Some(who.clone()),
+            fd: None,
+            what: what.into(),
+            code,
+            why: why.into(),
+            remedy: remedy.into(),
+        }]))
+    };
+    if root == 1 {
+        return refuse(
+            "task/init",
+            "the init process of this pid namespace",
+            "every process here is below it, bardo too: it can't be stopped and brought back from within",
+            "name the root of the tree that you mean, or run bardo outside this container",
+        );
+    }
+    let stat = match stat::read(root) {
+        Ok(stat) => stat,
+        Err(e) if e.is(libc::ENOENT) || e.is(libc::ESRCH) || root <= 0 => {
+            return Err(Error::Failed(Failure {
+                doing: format!("looking for process {root}"),
+                who: None,
+                call: Some(e),
+                left: "nothing was touched".into(),
+                remedy: Some("there is no process with this pid; `ps` or `pgrep` lists those there are".into()),
+            }));
+        }
+        Err(e) => return Err(e).doing("looking for the process", Some(who)),
+    };
+    // PF_KTHREAD (include/linux/sched.h)
+    if stat.flags & 0x0020_0000 != 0 {
+        return refuse("task/kernel", "a kernel thread", "it is part of the kernel", "name a process of a program");
+    }
+    if matches!(stat.state, State::Zombie | State::Dead) {
+        return refuse(
+            "task/zombie",
+            "a process that has ended",
+            "only its exit status is left, for its parent to fetch",
+            "checkpoint the tree of its parent",
+        );
+    }
+    if status::read(root).is_ok_and(|s| s.tgid != root) {
+        return refuse(
+            "task/thread",
+            "a thread, not a process",
+            "a checkpoint takes whole processes",
+            "name the pid of its process (Tgid in /proc/PID/status)",
+        );
+    }
+    let mut above = me;
+    while above > 1 {
+        if above == root {
+            return refuse(
+                "task/bardo",
+                "bardo itself is in this tree",
+                "it would stop itself in the middle of its work",
+                "run bardo from outside the tree: from another terminal, or by `setsid`",
+            );
+        }
+        above = match stat::read(above) {
+            Ok(stat) => stat.ppid,
+            Err(_) => break,
+        };
+    }
+    Ok(())
+}
+
+impl Freezing {
+    /// The tree's pids now, parents first.
+    fn tree(&self) -> Result<Vec<i32>> {
+        let mut pids = vec![self.root];
+        let mut at = 0;
+        while let Some(pid) = pids.get(at).copied() {
+            at += 1;
+            let tids = match procfs::threads(pid) {
+                Ok(tids) => tids,
+                Err(e) if is_gone(&e) && pid != self.root => continue,
+                Err(e) => return Err(e).doing("listing threads", Some(&self.who(pid))),
+            };
+            for tid in tids {
+                match children::read_thread(pid, tid) {
+                    Ok(children) => pids.extend(children),
+                    Err(e) if is_gone(&e) => {}
+                    Err(e) => return Err(e).doing("listing children", Some(&self.who(pid))),
+                }
+            }
+        }
+        Ok(pids)
+    }
+
+    fn who(&self, pid: i32) -> Who {
+        Who { pid, name: name_of(pid) }
+    }
+
+    fn look_at_sleepers(&mut self, pid: i32) {
+        for tid in procfs::threads(pid).unwrap_or_default() {
+            if let Some(asleep) = Asleep::look(pid, tid) {
+                self.asleep.insert(tid, asleep);
+            }
+        }
+    }
+
+    /// Passes over the tree until one finds nobody new; gives the pids in order.
+    fn stop_all(&mut self) -> Result<Vec<i32>> {
+        for _ in 0..PASSES_MAX {
+            let pids = self.tree()?;
+            let mut new = false;
+            for &pid in &pids {
+                for tid in procfs::threads(pid).unwrap_or_default() {
+                    new |= self.ask(pid, tid)?;
+                }
+            }
+            self.wait_all()?;
+            if !new {
+                return Ok(pids);
+            }
+        }
+        Err(Error::Failed(Failure {
+            doing: format!("stopping the tree: it grew in each of {PASSES_MAX} passes"),
+            who: Some(self.who(self.root)),
+            call: None,
+            left: "the tree runs on, untouched; nothing was written".into(),
+            remedy: Some("try again when it makes fewer processes".into()),
+        }))
+    }
+
+    /// Seizes a thread and asks it to stop. Whether it was new.
+    fn ask(&mut self, pid: i32, tid: i32) -> Result<bool> {
+        if self.threads.contains_key(&(pid, tid)) {
+            return Ok(false);
+        }
+        let running = match Running::seize(tid) {
+            Ok(running) => running,
+            Err(e) if is_gone(&e) => return Ok(false),
+            Err(e) => match self.why_not_ours(pid, tid, e)? {
+                Some(running) => running,
+                None => return Ok(false),
+            },
+        };
+        match running.interrupt() {
+            Ok(()) => {}
+            Err(e) if is_gone(&e) => return Ok(false),
+            Err(e) => return Err(e).doing("stopping a thread", Some(&self.who(pid))),
+        }
+        self.threads.insert((pid, tid), Hold::Asked(running));
+        Ok(true)
+    }
+
+    /// Why a thread can't be seized: it is a zombie, it is ours already, another tracer has it, or we may not.
+    fn why_not_ours(&self, pid: i32, tid: i32, e: Failed) -> Result<Option<Running>> {
+        let status = match status::read_thread(pid, tid) {
+            Ok(status) => status,
+            Err(_) => return Ok(None),
+        };
+        if status.is_dead() {
+            return Ok(None);
+        }
+        if status.tracer_pid == self.me {
+            return Ok(Some(Running::adopt(tid)));
+        }
+        if status.tracer_pid != 0 {
+            let tracer = self.who(status.tracer_pid);
+            return Err(Error::Refused(vec![Refusal {
+                who: Some(self.who(pid)),
+                fd: None,
+                what: format!("thread {tid} is traced by {tracer}"),
+                code: "task/traced",
+                why: "a thread has one tracer at most, and bardo needs to be it for a moment".into(),
+                remedy: format!("detach {} (gdb: `detach`, strace: Ctrl-C), then try again", tracer.name),
+            }]));
+        }
+        Err(e).doing("stopping a thread", Some(&self.who(pid))).map_err(|error| match error {
+            Error::Permission(failure) => Error::Permission(Failure {
+                remedy: Some(format!(
+                    "uid {} owns it: run bardo as that user, or with CAP_SYS_PTRACE; a process that isn't dumpable \
+                     (prctl(2), PR_SET_DUMPABLE) needs CAP_SYS_PTRACE in any case",
+                    status.uid.real
+                )),
+                left: "the tree runs on, untouched; nothing was written".into(),
+                ..failure
+            }),
+            other => other,
+        })
+    }
+
+    /// Waits until every thread that was asked stands still or is gone.
+    fn wait_all(&mut self) -> Result<()> {
+        let begun_ns = time::monotonic_ns();
+        let mut turns = 0u32;
+        loop {
+            let asked: Vec<(i32, i32)> = self
+                .threads
+                .iter()
+                .filter(|(_, hold)| matches!(hold, Hold::Asked(_)))
+                .map(|(key, _)| *key)
+                .collect();
+            if asked.is_empty() {
+                return Ok(());
+            }
+            for key in &asked {
+                self.poll(*key)?;
+            }
+            let waited_ns = time::monotonic_ns() - begun_ns;
+            if waited_ns > LOOK_AFTER_NS {
+                self.unblock_vfork(&asked);
+            }
+            if waited_ns > GIVE_UP_NS {
+                let (pid, tid) = asked[0];
+                if self.threads.get(&(pid, tid)).is_some_and(|h| matches!(h, Hold::Asked(_))) {
+                    return Err(self.refuse_unstoppable(pid, tid));
+                }
+            }
+            turns += 1;
+            if turns < 20 { time::give_way() } else { time::sleep_ns(50_000 * u64::from(turns.min(20))) }
+        }
+    }
+
+    fn poll(&mut self, key: (i32, i32)) -> Result<()> {
+        let Some(Hold::Asked(running)) = self.threads.remove(&key) else { return Ok(()) };
+        let (pid, tid) = key;
+        let waited = match running.poll() {
+            Ok(waited) => waited,
+            // ECHILD: an exec by another thread took this one away.
+            Err(e) if is_gone(&e) || e.is(libc::ECHILD) => return Ok(()),
+            Err(e) => return Err(e).doing("waiting for a thread to stop", Some(&self.who(pid))),
+        };
+        let hold = match waited {
+            Waited::Still(running) => Some(Hold::Asked(running)),
+            Waited::Gone(_) => None,
+            Waited::Stopped(stopped) => match stopped.stop() {
+                Stop::Interrupt => self.held(pid, stopped, None)?,
+                Stop::Group(signal) => self.held(pid, stopped, Some(signal))?,
+                // Let the signal take its course, then ask again: what it does is part of the state.
+                Stop::Signal(signal) => ask_again(stopped, signal),
+                _ => ask_again(stopped, 0),
+            },
+        };
+        if let Some(hold) = hold {
+            self.threads.insert((pid, tid), hold);
+        }
+        Ok(())
+    }
+
+    /// A thread has stopped: put right at once what a stop does to it.
+    fn held(&self, pid: i32, stopped: Stopped, group: Option<i32>) -> Result<Option<Hold>> {
+        let tid = stopped.tid();
+        match self.put_right(pid, &stopped) {
+            Ok((registers, mask, sleep)) => {
+                let held = Some(Held { thread: stopped, registers, mask });
+                Ok(Some(Hold::Held(Box::new(Thread { tid, held, sleep }), group)))
+            }
+            Err(e) if is_gone(&e) => Ok(None),
+            Err(e) => {
+                let _ = stopped.detach(0);
+                Err(e).doing("looking at a thread that stopped", Some(&self.who(pid)))
+            }
+        }
+    }
+
+    fn put_right(
+        &self,
+        pid: i32,
+        thread: &Stopped,
+    ) -> bardo_kernel::Result<(Registers, u64, Option<Sleep>)> {
+        let seen = thread.registers()?;
+        let mut registers = seen;
+        let mut sleep = None;
+        match seen.interrupted() {
+            Interrupted::Spurious(_) if !may_run_handler(pid, thread.tid()) => registers = seen.again(),
+            Interrupted::Block(_) => {
+                sleep = Sleep::of(pid, thread.tid(), &seen, self.asleep.get(&thread.tid()), self.since_ns);
+                if let Some(sleep) = &sleep {
+                    registers = seen.continued(sleep.mark());
+                }
+            }
+            _ => {}
+        }
+        if let Some(ip) = abort_of_rseq(pid, thread, &registers)? {
+            registers.rip = ip;
+        }
+        if registers != seen {
+            thread.set_registers(&registers)?;
+        }
+        Ok((registers, thread.signal_mask()?, sleep))
+    }
+
+    /// A parent in vfork(2) can't be stopped before its child execs or exits: let such children go on for a moment.
+    fn unblock_vfork(&mut self, asked: &[(i32, i32)]) {
+        for &(pid, tid) in asked {
+            if !stat::read_thread(pid, tid).is_ok_and(|s| s.state == State::DiskSleep) {
+                continue;
+            }
+            for child in children::read_thread(pid, tid).unwrap_or_default() {
+                if let Some(Hold::Held(thread, _)) = self.threads.remove(&(child, child)) {
+                    let mut thread = thread;
+                    if let Some(Ok(running)) = thread.held.take().map(|held| held.thread.resume(0)) {
+                        let _ = wait_while_uninterruptible(pid, tid);
+                        let _ = running.interrupt();
+                        self.threads.insert((child, child), Hold::Asked(running));
+                    }
+                }
+            }
+        }
+    }
+
+    fn refuse_unstoppable(&self, pid: i32, tid: i32) -> Error {
+        let what = procfs::single::wchan(pid, tid).ok().flatten().unwrap_or_else(|| "an unnamed place".into());
+        let child = children::read_thread(pid, tid).unwrap_or_default();
+        let vfork = child.iter().find(|child| {
+            bardo_kernel::kcmp::compare(pid, **child, bardo_kernel::kcmp::What::Vm)
+                .is_ok_and(|order| order == bardo_kernel::kcmp::Order::Equal)
+        });
+        let (code, what, why, remedy) = match vfork {
+            Some(child) => (
+                "task/vfork",
+                format!("thread {tid} is in vfork, waiting for its child {}", self.who(*child)),
+                "the kernel doesn't let it stop before the child has called exec or ended".to_string(),
+                "try again when the child has done so".to_string(),
+            ),
+            None => (
+                "task/uninterruptible",
+                format!("thread {tid} sleeps uninterruptibly in the kernel ({what})"),
+                "it can't be stopped before the kernel lets it; a disk or a network file system may not answer".into(),
+                "try again; if it lasts, look at what it waits for in /proc/PID/task/TID/stack".into(),
+            ),
+        };
+        Error::Refused(vec![Refusal { who: Some(self.who(pid)), fd: None, what, code, why, remedy }])
+    }
+
+    fn let_go(&mut self) {
+        for (_, hold) in std::mem::take(&mut self.threads) {
+            match hold {
+                Hold::Held(thread, _) => {
+                    if let Some(held) = thread.held {
+                        let _ = held.thread.detach(0);
+                    }
+                }
+                // It stops any moment; only then can it be let go of. One that can't stop is let go by our exit.
+                Hold::Asked(running) => {
+                    let mut still = Some(running);
+                    for _ in 0..200 {
+                        match still.take().map(Running::poll) {
+                            Some(Ok(Waited::Still(running))) => still = Some(running),
+                            Some(Ok(Waited::Stopped(stopped))) => {
+                                let signal = if let Stop::Signal(signal) = stopped.stop() { signal } else { 0 };
+                                let _ = stopped.detach(signal);
+                                break;
+                            }
+                            _ => break,
+                        }
+                        time::sleep_ns(50_000);
+                    }
+                }
+            }
+        }
+    }
+
+    fn into_frozen(mut self, order: Vec<i32>, since_ns: u64) -> Result<Frozen> {
+        let mut frozen = Frozen { processes: Vec::new(), since_ns };
+        for pid in order {
+            let mut threads = Vec::new();
+            let mut stopped_by = None;
+            let keys: Vec<(i32, i32)> = self.threads.range((pid, 0)..=(pid, i32::MAX)).map(|(k, _)| *k).collect();
+            for key in keys {
+                if let Some(Hold::Held(thread, group)) = self.threads.remove(&key) {
+                    stopped_by = stopped_by.or(group);
+                    threads.push(*thread);
+                }
+            }
+            threads.sort_by_key(|thread| (thread.tid != pid, thread.tid));
+            match subject(pid, &threads) {
+                Ok(subject) => frozen.processes.push(Process { subject, threads, stopped_by }),
+                Err(e) => {
+                    for held in threads.into_iter().filter_map(|thread| thread.held) {
+                        let _ = held.thread.detach(0);
+                    }
+                    // It ended (SIGKILL ends even what is stopped), and its parent has fetched it.
+                    if is_gone(&e) && pid != self.root {
+                        continue;
+                    }
+                    self.let_go();
+                    return Err(e).doing("looking at a process that stopped", Some(&self.who(pid)));
+                }
+            }
+        }
+        self.let_go();
+        Ok(frozen)
+    }
+}
+
+fn subject(pid: i32, threads: &[Thread]) -> bardo_kernel::Result<Subject> {
+    let status = status::read(pid)?;
+    let zombie = status.is_dead() && threads.is_empty();
+    Ok(Subject {
+        who: Who { pid, name: status.name.to_string_lossy().into_owned() },
+        own_pid: status.ns_pid.last().copied().unwrap_or(pid),
+        pidfd: pidfd::open(pid)?,
+        mem: if zombie { None } else { Some(fs::open(&procfs::path(pid, "mem"), libc::O_RDWR, 0)?) },
+        stat: stat::read(pid)?,
+        tids: threads.iter().map(|thread| thread.tid).collect(),
+        status,
+        zombie,
+    })
+}
+
+fn is_gone(e: &Failed) -> bool {
+    e.is(libc::ESRCH) || e.is(libc::ENOENT)
+}
+
+fn ask_again(stopped: Stopped, signal: i32) -> Option<Hold> {
+    let running = stopped.resume(signal).ok()?;
+    running.interrupt().ok()?;
+    Some(Hold::Asked(running))
+}
+
+/// Whether a signal is waiting that the thread would handle now: then its EINTR is one that it has to see.
+fn may_run_handler(pid: i32, tid: i32) -> bool {
+    status::read_thread(pid, tid)
+        .map(|s| (s.sig_pnd | s.shd_pnd) & !s.sig_blk & !s.sig_ign != 0)
+        .unwrap_or(false)
+}
+
+/// Where a thread goes that was stopped inside a restartable sequence: to its abort handler.
+fn abort_of_rseq(pid: i32, thread: &Stopped, registers: &Registers) -> bardo_kernel::Result<Option<u64>> {
+    let Some(rseq) = thread.rseq()? else { return Ok(None) };
+    let read = |at: u64, len: usize| -> Option<Vec<u64>> {
+        let mut bytes = vec![0u8; len];
+        bardo_kernel::process_vm::read_exact(pid, at, &mut bytes).ok()?;
+        Some(bytes.chunks_exact(8).map(|w| u64::from_ne_bytes(w.try_into().expect("eight bytes"))).collect())
+    };
+    // struct rseq {u32 cpu_id_start; u32 cpu_id; u64 rseq_cs; …}; struct rseq_cs {u32 version; u32 flags; u64 start_ip;
+    // u64 post_commit_offset; u64 abort_ip} (linux/rseq.h)
+    let Some(cs) = read(rseq.address + 8, 8).map(|w| w[0]).filter(|cs| *cs != 0) else { return Ok(None) };
+    let Some(words) = read(cs, 32) else { return Ok(None) };
+    let (start, len, abort) = (words[1], words[2], words[3]);
+    Ok((registers.ip().wrapping_sub(start) < len).then_some(abort))
+}
+
+/// Waits, a while at most, until the thread leaves its uninterruptible sleep.
+fn wait_while_uninterruptible(pid: i32, tid: i32) -> bardo_kernel::Result<()> {
+    for _ in 0..1000 {
+        if stat::read_thread(pid, tid)?.state != State::DiskSleep {
+            break;
+        }
+        time::sleep_ns(100_000);
+    }
+    Ok(())
+}
+
+/// A signal to a process by its pid, refusing groups.
+pub fn signal(pid: i32, signal: i32) -> bardo_kernel::Result<()> {
+    ptrace::kill(pid, signal)
+}

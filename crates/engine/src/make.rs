@@ -1,0 +1,607 @@
+//! Making a tree of processes out of an image's records, in the order of the restart flow.
+//!
+//! Every process and every thread is born into a slot of the shelf (`bardo_kernel::shelf`), where it does what we ask, one
+//! batch after another. Until the commit, our death ends all of them.
+
+use std::cell::Cell;
+use std::io::Read;
+
+use bardo_image::Reader;
+use bardo_kernel::arch::{Interrupted, Registers};
+use bardo_kernel::mmap::find_hole;
+use bardo_kernel::procfs::maps::{self, Special};
+use bardo_kernel::procfs::syscall::{self, Syscall};
+use bardo_kernel::procfs::{self, children, status};
+use bardo_kernel::ptrace::{self, Pinned, Running, Stopped, Waited};
+use bardo_kernel::remote::{self, Candidate, Held, Place};
+use bardo_kernel::shelf::{CloneArgs, Layout, Shelf};
+use bardo_kernel::stub::{Arg, Batch};
+use bardo_kernel::{Errno, Failed, Sysno, fs, time};
+
+use crate::error::{Doing, Error, Result, Who};
+use crate::family::Group;
+use crate::plan::{Member, Plan};
+use crate::resource::memory::{MemoryImage, Places};
+use crate::resource::task::limit::Limits;
+use crate::resource::task::sleep::{Call, Sleep};
+use crate::resource::task::thread::Thread;
+use crate::restart::Opened;
+use crate::space::Space;
+use crate::survey::show_steps;
+use crate::watch::Watch;
+
+/// How many bytes of steps a slot takes at once.
+const ARENA: usize = 64 << 10;
+const CEILING: u64 = 0x7fff_ffff_f000;
+const FLOOR: u64 = 0x10_0000;
+
+/// The flags with which libc makes a thread, as far as they share things.
+const THREAD: u64 = (libc::CLONE_VM
+    | libc::CLONE_FS
+    | libc::CLONE_FILES
+    | libc::CLONE_SIGHAND
+    | libc::CLONE_THREAD
+    | libc::CLONE_SYSVSEM) as u64;
+
+/// A tree under way.
+pub struct Tree<'a> {
+    plan: &'a Plan,
+    space: &'a Space,
+    shelf: Shelf,
+    shared_at: u64,
+    /// Each process's pid as we see it; 0 where it isn't made yet.
+    pids: Vec<i32>,
+    /// What a process was born with, before anything was put back.
+    born: Option<Born>,
+    watch: &'a dyn Watch,
+    pinned: Option<Pinned>,
+    committed: bool,
+}
+
+#[derive(Debug)]
+struct Born {
+    thread: Thread,
+    limits: Limits,
+}
+
+impl<'a> Tree<'a> {
+    /// Makes all processes of the plan, with their pids, parents, sessions and groups.
+    pub fn make(
+        plan: &'a Plan,
+        memory: &MemoryImage,
+        space: &'a Space,
+        watch: &'a dyn Watch,
+    ) -> Result<Tree<'a>> {
+        let layout = Layout { slots: plan.slots(), arena: ARENA };
+        let shared_len = memory.shared_len();
+        let mut taken = memory.taken_ranges();
+        let mine = maps::read(std::process::id() as i32).doing("reading our own memory map", None)?;
+        taken.extend(mine.iter().map(|area| (area.start, area.end)));
+        taken.sort_unstable();
+        let base = find_hole(&taken, layout.len() as u64 + shared_len, FLOOR, CEILING)
+            .doing("finding addresses that are free in every process", None)?;
+        let cpu = procfs::stat::read(std::process::id() as i32).map_or(0, |stat| stat.processor);
+        let pinned = Pinned::to(cpu as usize);
+        let shelf = Shelf::build(base, layout).doing("building the shelf", None)?;
+        let mut tree = Tree {
+            plan,
+            space,
+            shelf,
+            shared_at: base + layout.len() as u64,
+            pids: vec![0; plan.births.len()],
+            born: None,
+            watch,
+            pinned,
+            committed: false,
+        };
+        tree.seed(memory)?;
+        tree.breed()?;
+        tree.group()?;
+        Ok(tree)
+    }
+
+    /// The root's pid as we see it.
+    pub fn root(&self) -> i32 {
+        self.pids[0]
+    }
+
+    fn who(&self, member: &Member) -> Who {
+        Who { pid: member.pid, name: member.name.clone() }
+    }
+
+    fn run(&self, slot: usize, pid: i32, batch: &mut Batch, doing: &str, who: &Who) -> Result<()> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        show_steps(who.pid, batch, self.watch);
+        let patience = Cell::new(0u32);
+        let alive = || {
+            patience.set(patience.get() + 1);
+            match procfs::stat::read(pid) {
+                Ok(stat) if !matches!(stat.state, procfs::stat::State::Zombie | procfs::stat::State::Dead) => Ok(()),
+                _ => Err(Failed { call: format!("process {pid} ended in between"), errno: Errno(libc::ESRCH) }),
+            }
+        };
+        self.shelf.run(slot, batch, alive).doing(doing, Some(who))
+    }
+
+    fn run_leader(&self, member: &Member, batch: &mut Batch, doing: &str) -> Result<()> {
+        self.run(member.slot, self.pids[member.index], batch, doing, &self.who(member))
+    }
+
+    /// The root: a fork of ours, emptied.
+    fn seed(&mut self, memory: &MemoryImage) -> Result<()> {
+        let root = &self.plan.members[0];
+        let clone = CloneArgs {
+            flags: 0,
+            exit_signal: libc::SIGCHLD as u64,
+            set_tid: vec![root.pid],
+        };
+        let who = self.who(root);
+        let pid = self.space.seed(&self.shelf, root.slot, &clone, &who)?;
+        self.pids[0] = pid;
+        // Our libc registered an area for restartable sequences that is about to go.
+        let running = Running::seize_for_life(pid).doing("tracing the first process", Some(&who))?;
+        running.interrupt().doing("stopping the first process", Some(&who))?;
+        let stopped = self.stopped(running, &who)?;
+        let rseq = stopped.rseq().doing("looking at its restartable sequences", Some(&who))?;
+        stopped.detach(0).doing("letting the first process go", Some(&who))?;
+
+        let mut batch = Batch::new();
+        if let Some(rseq) = rseq {
+            const UNREGISTER: u64 = 1;
+            let len = Arg::Value(u64::from(rseq.size));
+            let signature = Arg::Value(u64::from(rseq.signature));
+            batch.call(Sysno::rseq, [Arg::Value(rseq.address), len, Arg::Value(UNREGISTER), signature]);
+        }
+        for signal in (1..=64u64).filter(|s| *s != libc::SIGKILL as u64 && *s != libc::SIGSTOP as u64) {
+            let default = batch.data(&[0; 32]);
+            batch.call(Sysno::rt_sigaction, [Arg::Value(signal), default, Arg::Value(0), Arg::Value(8)]);
+        }
+        let mut stack = [0u8; 24];
+        stack[8..12].copy_from_slice(&(libc::SS_DISABLE as u32).to_ne_bytes());
+        let stack = batch.data(&stack);
+        batch.call(Sysno::sigaltstack, [stack, Arg::Value(0)]);
+        let areas = maps::read(pid).doing("reading the first process's memory map", Some(&who))?;
+        let (base, len) = self.shelf.range();
+        batch.append(&MemoryImage::clear_steps(&areas, &[(base, base + len)]));
+        batch.append(&memory.shared_steps(self.shared_at));
+        self.run(root.slot, pid, &mut batch, "emptying the first process", &who)?;
+
+        let (schedule, credentials) = Thread::born(pid, pid).doing("looking at the first process", Some(&who))?;
+        self.born = Some(Born {
+            thread: Thread { schedule, credentials, ..self.plan.threads[root.threads[0].record].clone() },
+            limits: Limits::take(pid).doing("reading its limits", Some(&who))?,
+        });
+        Ok(())
+    }
+
+    fn stopped(&self, running: Running, who: &Who) -> Result<Stopped> {
+        match running.wait().doing("waiting for a stop", Some(who))? {
+            Waited::Stopped(stopped) => Ok(stopped),
+            _ => Err(Failed { call: format!("process {} ended in between", who.pid), errno: Errno(libc::ESRCH) })
+                .doing("waiting for a stop", Some(who)),
+        }
+    }
+
+    /// Every process makes its children: those of the session it was born into, then its own session, then the others.
+    fn breed(&mut self) -> Result<()> {
+        for member in &self.plan.members {
+            let mut children: Vec<&Member> =
+                self.plan.members.iter().filter(|child| child.parent == Some(member.index)).collect();
+            children.sort_by_key(|child| !child.early);
+            let leads = self.plan.births[member.index].leads_session;
+            let mut session_made = !leads;
+            for some in children.chunks(100) {
+                let mut batch = Batch::new();
+                for child in some {
+                    if !child.early && !session_made {
+                        batch.call(Sysno::setsid, []);
+                        session_made = true;
+                    }
+                    let clone = CloneArgs {
+                        flags: 0,
+                        exit_signal: child.exit_signal,
+                        set_tid: vec![child.pid],
+                    };
+                    batch.clone3(&clone, self.shelf.open(child.slot));
+                }
+                self.run_leader(member, &mut batch, "making child processes")?;
+            }
+            if !session_made {
+                let mut batch = Batch::new();
+                batch.call(Sysno::setsid, []);
+                self.run_leader(member, &mut batch, "making a session")?;
+            }
+            self.find_children(member.index, &children)?;
+        }
+        Ok(())
+    }
+
+    /// The children's pids as we see them: their own, unless the tree is in a pid namespace of its own.
+    fn find_children(&mut self, parent: usize, wanted: &[&Member]) -> Result<()> {
+        if self.pids[0] == self.plan.members[0].pid {
+            for child in wanted {
+                self.pids[child.index] = child.pid;
+            }
+            return Ok(());
+        }
+        let pid = self.pids[parent];
+        for seen in children::read_thread(pid, pid).doing("listing children", None)? {
+            let own = status::read(seen).doing("reading a child's status", None)?.ns_pid.last().copied();
+            if let Some(child) = wanted.iter().find(|child| Some(child.pid) == own) {
+                self.pids[child.index] = seen;
+            }
+        }
+        Ok(())
+    }
+
+    /// Process groups: those who lead make theirs, then the others join; for a dead leader a stand-in lives meanwhile.
+    fn group(&mut self) -> Result<()> {
+        let zero = Arg::Value(0);
+        for member in &self.plan.members {
+            if self.plan.births[member.index].group == Group::Lead {
+                let mut batch = Batch::new();
+                batch.call(Sysno::setpgid, [zero, zero]);
+                self.run_leader(member, &mut batch, "making a process group")?;
+            }
+        }
+        for stand_in in &self.plan.stand_ins {
+            let parent = &self.plan.members[stand_in.parent];
+            let mut batch = Batch::new();
+            let clone = CloneArgs { flags: 0, exit_signal: 0, set_tid: vec![stand_in.group] };
+            let born = batch.clone3(&clone, self.shelf.open(stand_in.slot));
+            self.run_leader(parent, &mut batch, "making a stand-in for a dead group leader")?;
+            batch.result(born).doing("making a stand-in", None)?;
+            let mut batch = Batch::new();
+            batch.call(Sysno::setpgid, [zero, zero]);
+            let alive = || Ok(());
+            self.shelf.run(stand_in.slot, &mut batch, alive).doing("making a process group", None)?;
+        }
+        for member in &self.plan.members {
+            if let Group::Join(group) | Group::Revive(group) = self.plan.births[member.index].group {
+                let mut batch = Batch::new();
+                batch.call(Sysno::setpgid, [zero, Arg::Value(group as u64)]);
+                self.run_leader(member, &mut batch, "joining a process group")?;
+            }
+        }
+        for stand_in in &self.plan.stand_ins {
+            let mut batch = Batch::new();
+            batch.call(Sysno::exit_group, [zero]);
+            self.shelf.post(stand_in.slot, &batch).doing("ending a stand-in", None)?;
+            let parent = &self.plan.members[stand_in.parent];
+            let mut batch = Batch::new();
+            // A child without an exit signal is only seen with __WALL.
+            let all = Arg::Value(libc::__WALL as u64);
+            batch.call(Sysno::wait4, [Arg::Value(stand_in.group as u64), zero, all, zero]);
+            self.run_leader(parent, &mut batch, "ending a stand-in")?;
+        }
+        Ok(())
+    }
+
+    /// Every living process gets its descriptors and its memory's layout.
+    pub fn build(&mut self, memory: &MemoryImage, open: &Opened) -> Result<()> {
+        let (base, len) = self.shelf.range();
+        let keep = [(base, base + len)];
+        for member in self.plan.living() {
+            let pid = self.pids[member.index];
+            let old = maps::read(pid).doing("reading a memory map", Some(&self.who(member)))?;
+            let id = member.pid as u64;
+            for mut batch in memory.map_steps(id, &open.mapped, self.shared_at, &old, &keep, self.shelf.room())? {
+                self.run_leader(member, &mut batch, "mapping memory")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The pages, from the image to its seal.
+    pub fn fill<R: Read>(
+        &mut self,
+        memory: &mut MemoryImage,
+        first: Option<bardo_image::Pages>,
+        reader: &mut Reader<R>,
+    ) -> Result<u64> {
+        // Reading and writing go side by side: not on one processor.
+        self.pinned = None;
+        let pids = self.plan.living().map(|m| (m.pid as u64, self.pids[m.index])).collect();
+        let places = Places { pids, shared_pid: self.pids[0], shared_at: self.shared_at };
+        let put = memory.put(first, reader, &places, self.watch, |record| {
+            Err(Error::Image(record.unexpected("a record after the first page")))
+        })?;
+        let cpu = procfs::stat::read(self.pids[0]).map_or(0, |stat| stat.processor);
+        self.pinned = Pinned::to(cpu as usize);
+        Ok(put)
+    }
+
+    /// Everything else that is done inside: descriptors, protections, threads, what the kernel keeps for each.
+    pub fn furnish(
+        &mut self,
+        memory: &MemoryImage,
+        open: &Opened,
+        exe: bool,
+    ) -> Result<()> {
+        let born = self.born.as_ref().ok_or_else(|| Error::Bug("the tree has no root".into()))?;
+        for member in self.plan.living() {
+            let life = self.plan.processes[member.index].life.as_ref();
+            let life = life.ok_or_else(|| Error::Bug(format!("process {} is alive without a life", member.pid)))?;
+            for mut batch in memory.finish_steps(member.pid as u64, &open.mapped, self.shared_at, exe, self.shelf.room())?
+            {
+                self.run_leader(member, &mut batch, "finishing memory")?;
+            }
+            for mut batch in self.plan.files.steps(member.pid, &open.pool, self.shelf.room()) {
+                self.run_leader(member, &mut batch, "putting descriptors in place")?;
+            }
+            for some in member.threads[1..].chunks(100) {
+                let mut batch = Batch::new();
+                for thread in some {
+                    let clone = CloneArgs { flags: THREAD, exit_signal: 0, set_tid: vec![thread.tid] };
+                    batch.clone3(&clone, self.shelf.open(thread.slot));
+                }
+                self.run_leader(member, &mut batch, "making threads")?;
+            }
+            let mut batch = Batch::new();
+            life.put(&born.limits, &mut batch);
+            self.run_leader(member, &mut batch, "putting the process's state back")?;
+        }
+        Ok(())
+    }
+
+    /// Zombies end; then each thread takes back what a change of credentials or the passing of time would spoil.
+    pub fn finish(&mut self) -> Result<()> {
+        let born = self.born.as_ref().ok_or_else(|| Error::Bug("the tree has no root".into()))?;
+        for member in &self.plan.members {
+            let Some(ended) = self.plan.processes[member.index].ended else { continue };
+            let mut batch = Batch::new();
+            let name = batch.text(&self.plan.processes[member.index].name);
+            batch.call(Sysno::prctl, [Arg::Value(libc::PR_SET_NAME as u64), name]);
+            if libc::WIFSIGNALED(ended) {
+                // Its signal must not leave a core file behind.
+                let none = batch.data(&[0; 16]);
+                batch.call(Sysno::prlimit64, [Arg::Value(0), Arg::Value(u64::from(libc::RLIMIT_CORE)), none]);
+                let signal = libc::WTERMSIG(ended);
+                batch.call(Sysno::kill, [Arg::Value(member.pid as u64), Arg::Value(signal as u64)]);
+                let open = batch.data(&[0; 8]);
+                batch.call(Sysno::rt_sigprocmask, [Arg::Value(2), open, Arg::Value(0), Arg::Value(8)]);
+            }
+            batch.call(Sysno::exit_group, [Arg::Value(libc::WEXITSTATUS(ended) as u64)]);
+            show_steps(member.pid, &batch, self.watch);
+            self.shelf.post(member.slot, &batch).doing("ending a zombie", Some(&self.who(member)))?;
+            self.wait_for_zombie(member)?;
+        }
+        for member in self.plan.living() {
+            let pid = self.pids[member.index];
+            let who = self.who(member);
+            for thread in &member.threads {
+                let record = &self.plan.threads[thread.record];
+                let mut batch = Batch::new();
+                record.put(&born.thread, &mut batch);
+                if thread.slot == member.slot {
+                    // The zombies' and stand-ins' deaths were reported to us, not to the program.
+                    let (child, now) = (batch.data(&(1u64 << (libc::SIGCHLD - 1)).to_ne_bytes()), batch.data(&[0; 16]));
+                    batch.attempt(Sysno::rt_sigtimedwait, [child, Arg::Value(0), now, Arg::Value(8)]);
+                }
+                if record.parent_death_signal != 0 && member.index != 0 {
+                    let signal = Arg::Value(u64::from(record.parent_death_signal));
+                    batch.call(Sysno::prctl, [Arg::Value(libc::PR_SET_PDEATHSIG as u64), signal]);
+                }
+                record.pending.put(member.pid, Some(thread.tid), &mut batch);
+                self.run(thread.slot, pid, &mut batch, "putting a thread's state back", &who)?;
+            }
+            if let Some(life) = &self.plan.processes[member.index].life {
+                let mut batch = Batch::new();
+                life.put_last(member.pid, &mut batch);
+                self.run_leader(member, &mut batch, "putting the last of a process back")?;
+            }
+        }
+        Ok(())
+    }
+
+    fn wait_for_zombie(&self, member: &Member) -> Result<()> {
+        for _ in 0..20_000 {
+            match procfs::stat::read(self.pids[member.index]) {
+                Ok(stat) if stat.state == procfs::stat::State::Zombie => return Ok(()),
+                Ok(_) => time::sleep_ns(100_000),
+                Err(e) => return Err(e).doing("waiting for a zombie", Some(&self.who(member))),
+            }
+        }
+        Err(Error::Bug(format!("process {} doesn't end", member.pid)))
+    }
+
+    /// Gives every thread its registers, commits, and lets the tree go. From the commit on it outlives us.
+    pub fn go(mut self, stopped: bool) -> Result<()> {
+        let mut all = Vec::new();
+        for member in self.plan.living() {
+            let who = self.who(member);
+            let tids = self.seen_tids(member)?;
+            for (thread, tid) in member.threads.iter().zip(tids) {
+                let record = &self.plan.threads[thread.record];
+                let running = Running::seize_for_life(tid).doing("tracing a thread", Some(&who))?;
+                let held = self.prepare(thread.slot, running, record, (self.pids[member.index], tid), &who)?;
+                all.push((member, thread.slot, held));
+            }
+        }
+        // Nobody dies with us any more by the kernel's hand, but still by the shelf's.
+        let mut ready = Vec::with_capacity(all.len());
+        for (member, slot, (stopped, registers, mask)) in all {
+            let who = self.who(member);
+            self.shelf.set_return(slot, &registers.resumed(), mask);
+            stopped.outlive().doing("letting a thread outlive us", Some(&who))?;
+            ready.push((member, slot, stopped.resume(0).doing("letting a thread wait", Some(&who))?, registers, mask));
+        }
+        self.shelf.commit();
+        self.committed = true;
+        let mut held = Vec::with_capacity(ready.len());
+        let mut leaders = Vec::new();
+        for (member, slot, running, registers, mask) in ready {
+            let thread = remote::to_interrupt_stop(running).doing("stopping a thread", Some(&self.who(member)))?;
+            if slot == member.slot {
+                leaders.push((member, thread, registers, mask));
+                continue;
+            }
+            put_registers(&thread, &registers, mask).doing("setting registers", Some(&self.who(member)))?;
+            held.push(thread);
+        }
+        for (member, thread, registers, mask) in leaders {
+            held.push(self.take_off_the_shelf(member, thread, registers, mask)?);
+        }
+        for member in self.plan.living() {
+            if stopped || self.plan.processes[member.index].stopped_by.is_some() {
+                let signal = self.plan.processes[member.index].stopped_by.unwrap_or(libc::SIGSTOP);
+                let stop = if signal == 0 { libc::SIGSTOP } else { signal };
+                ptrace::kill(self.pids[member.index], stop).doing("stopping a process", Some(&self.who(member)))?;
+            }
+        }
+        for thread in held {
+            // A thread that was killed by now needs nothing.
+            let _ = thread.detach(0);
+        }
+        Ok(())
+    }
+
+    fn seen_tids(&self, member: &Member) -> Result<Vec<i32>> {
+        let pid = self.pids[member.index];
+        if pid == member.pid {
+            return Ok(member.threads.iter().map(|t| t.tid).collect());
+        }
+        let who = self.who(member);
+        let mut seen = std::collections::HashMap::new();
+        for tid in procfs::threads(pid).doing("listing threads", Some(&who))? {
+            let status = status::read_thread(pid, tid).doing("reading a thread's status", Some(&who))?;
+            seen.insert(status.ns_pid.last().copied().unwrap_or(tid), tid);
+        }
+        let find = |thread: &crate::plan::ThreadSlot| {
+            seen.get(&thread.tid).copied().ok_or_else(|| Error::Bug(format!("thread {} isn't there", thread.tid)))
+        };
+        member.threads.iter().map(find).collect()
+    }
+
+    /// Extended state, and the call with a time that runs on; then the thread stands in a stop, in its slot.
+    fn prepare(
+        &self,
+        slot: usize,
+        running: Running,
+        record: &Thread,
+        (pid, tid): (i32, i32),
+        who: &Who,
+    ) -> Result<(Stopped, Registers, u64)> {
+        let mut registers = record.registers().doing("reading its registers from the image", Some(who))?;
+        let mut thread = remote::to_interrupt_stop(running).doing("stopping a thread", Some(who))?;
+        thread.set_xstate(&record.xstate).doing("setting its extended registers", Some(who))?;
+        match &record.sleep {
+            None => {}
+            // It has no end, or one that its arguments tell: the kernel makes it again, or returns EINTR for a signal.
+            Some(sleep) if sleep.remaining_ns.is_none() => registers = registers.interrupted_in(sleep.call.number()),
+            Some(sleep) => {
+                let end_ns = time::monotonic_ns() + sleep.remaining_ns.unwrap_or(0);
+                let (stopped, result) = self
+                    .fall_asleep(slot, thread, sleep, &registers, (pid, tid))
+                    .doing("letting a call go on with the time that remained", Some(who))?;
+                thread = stopped;
+                registers = match result {
+                    None => Registers { rax: u64::from(Sleep::mark_of(sleep.call, Some(end_ns))) << 32 | 219, ..registers },
+                    Some(value) => registers.after_call(value),
+                };
+            }
+        }
+        Ok((thread, registers, record.mask))
+    }
+
+    /// Has a thread make its call with the time that remains, and stops it in it: the kernel then knows until when.
+    /// Gives what the call returned, if it was over at once.
+    fn fall_asleep(
+        &self,
+        slot: usize,
+        thread: Stopped,
+        sleep: &Sleep,
+        registers: &Registers,
+        (pid, tid): (i32, i32),
+    ) -> bardo_kernel::Result<(Stopped, Option<u64>)> {
+        let mut batch = Batch::new();
+        let remaining_ns = sleep.remaining_ns.unwrap_or(0);
+        let mut args = registers.arguments().map(Arg::Value);
+        let time: Vec<u8> =
+            [remaining_ns / 1_000_000_000, remaining_ns % 1_000_000_000].iter().flat_map(|w| w.to_ne_bytes()).collect();
+        let time = batch.data(&time);
+        match sleep.call {
+            Call::Nanosleep => args[0] = time,
+            Call::ClockNanosleep => args[2] = time,
+            Call::Poll => args[2] = Arg::Value(remaining_ns.div_ceil(1_000_000).min(i32::MAX as u64)),
+            Call::Futex => args[3] = time,
+        }
+        let nr = sleep.call.number();
+        let step = batch.attempt(nr, args);
+        let mut running = thread.resume(0)?;
+        self.shelf.post(slot, &batch)?;
+        loop {
+            // In the call, or over it.
+            while !self.shelf.is_done(slot) {
+                match syscall::read_thread(pid, tid)? {
+                    Syscall::Inside { nr: now, .. } if now == nr.id() as u64 => break,
+                    _ => time::give_way(),
+                }
+            }
+            let thread = remote::to_interrupt_stop(running)?;
+            if self.shelf.is_done(slot) {
+                self.shelf.finish(slot, &mut batch, || Ok(()))?;
+                // An error number is what the call returned, too.
+                let value = match batch.result(step) {
+                    Ok(value) => value,
+                    Err(e) => (-i64::from(e.errno.0)) as u64,
+                };
+                return Ok((thread, Some(value)));
+            }
+            let now = thread.registers()?;
+            match now.interrupted() {
+                Interrupted::Block(_) if now.call() == Some(nr.id() as u64) => {
+                    self.shelf.cancel(slot);
+                    thread.set_registers(&now.at(self.shelf.entry(slot)))?;
+                    return Ok((thread, None));
+                }
+                _ => running = thread.resume(0)?,
+            }
+        }
+    }
+
+    /// Unmaps the shelf from a process, whose other threads have left it, and sets its leader's registers.
+    fn take_off_the_shelf(&self, member: &Member, thread: Stopped, registers: Registers, mask: u64) -> Result<Stopped> {
+        let who = self.who(member);
+        let pid = self.pids[member.index];
+        let areas = maps::read(pid).doing("reading a memory map", Some(&who))?;
+        let mem = fs::open(&procfs::path(pid, "mem"), libc::O_RDWR, 0).doing("opening its memory", Some(&who))?;
+        let candidates = crate::survey::candidates(&areas);
+        let shelf = self.shelf.range();
+        let candidates: Vec<Candidate> =
+            candidates.into_iter().filter(|c| c.end <= shelf.0 || c.start >= shelf.0 + shelf.1).collect();
+        use std::os::fd::AsFd;
+        let place = Place::find(mem.as_fd(), &candidates).doing("finding room for the stub", Some(&who))?;
+        let held: Held = remote::unmap_and_set(thread, mem.as_fd(), place, shelf, registers, mask)
+            .doing("taking the shelf away", Some(&who))?;
+        Ok(held.thread)
+    }
+}
+
+/// Whether this area is one of the kernel's own.
+pub fn is_kernels(area: &maps::Area) -> bool {
+    matches!(area.special, Some(Special::Vdso | Special::Vvar | Special::VvarVclock | Special::Vsyscall))
+}
+
+fn put_registers(thread: &Stopped, registers: &Registers, mask: u64) -> bardo_kernel::Result<()> {
+    thread.set_signal_mask(mask)?;
+    thread.set_registers(registers)
+}
+
+impl Drop for Tree<'_> {
+    fn drop(&mut self) {
+        if self.committed {
+            return;
+        }
+        // Everything that was made ends: the stub by the shelf, what is held in a stop by a signal.
+        self.shelf.abandon();
+        for pid in self.pids.iter().filter(|pid| **pid > 1) {
+            let _ = ptrace::kill(*pid, libc::SIGKILL);
+        }
+        if self.pids[0] > 1 {
+            let _ = ptrace::reap(self.pids[0], libc::__WALL);
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! What a restart is going to make, read from an image's records and checked before anything is made.
+
+use std::collections::BTreeMap;
+
+use bardo_image::Record;
+use bardo_kernel::procfs;
+
+use crate::error::{Error, Refusal, Result, Who};
+use crate::family::{self, Birth, Group};
+use crate::resource::file::FilesImage;
+use crate::resource::memory::MemoryImage;
+use crate::resource::task::process::Process;
+use crate::resource::task::thread::Thread;
+
+/// No tree of a real machine is larger: PID_MAX_LIMIT (include/linux/threads.h).
+const TASKS_MAX: usize = 1 << 22;
+
+/// A thread's slot on the shelf.
+#[derive(Debug, Clone, Copy)]
+pub struct ThreadSlot {
+    /// Its tid, as it sees itself.
+    pub tid: i32,
+    /// Its slot.
+    pub slot: usize,
+    /// Its record's index.
+    pub record: usize,
+}
+
+/// A process to be made.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// Its index among processes and births.
+    pub index: usize,
+    /// Its pid, as it sees itself.
+    pub pid: i32,
+    /// Its name, for messages.
+    pub name: String,
+    /// Its parent's index.
+    pub parent: Option<usize>,
+    /// Whether it is born before its parent makes a session.
+    pub early: bool,
+    /// The signal its parent gets when it ends.
+    pub exit_signal: u64,
+    /// Its leader's slot.
+    pub slot: usize,
+    /// Its threads, the leader first; none for a zombie.
+    pub threads: Vec<ThreadSlot>,
+}
+
+/// A process that lives only while a group of a dead leader is put together.
+#[derive(Debug, Clone, Copy)]
+pub struct StandIn {
+    /// The group, and its pid.
+    pub group: i32,
+    /// The index of the process that makes it.
+    pub parent: usize,
+    /// Its slot.
+    pub slot: usize,
+}
+
+/// Everything a restart is going to make.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// The records, parents first.
+    pub processes: Vec<Process>,
+    /// The records of threads.
+    pub threads: Vec<Thread>,
+    /// How each process is born.
+    pub births: Vec<Birth>,
+    /// The same with slots.
+    pub members: Vec<Member>,
+    /// Stand-ins.
+    pub stand_ins: Vec<StandIn>,
+    /// Files.
+    pub files: FilesImage,
+    /// Memory.
+    pub memory: MemoryImage,
+    slots: usize,
+}
+
+impl Plan {
+    /// Takes a record of the image.
+    ///
+    /// # Errors
+    /// [`Error::Image`]: it doesn't fit. [`Error::Unfit`]: its kind is unknown: a newer bardo wrote it.
+    pub fn take(&mut self, record: &Record) -> Result<()> {
+        match record.kind.as_str() {
+            "task/process" => self.processes.push(record.read().map_err(Error::Image)?),
+            "task/thread" => self.threads.push(record.read().map_err(Error::Image)?),
+            kind => {
+                if !self.files.take(record)? && !self.memory.take(record)? {
+                    return Err(Error::Unfit(vec![Refusal {
+                        who: None,
+                        fd: None,
+                        what: format!("the image has a record of kind {kind}"),
+                        code: "image/unknown-kind",
+                        why: "this bardo doesn't know it, and leaving it out would lose something".into(),
+                        remedy: "restart it with the bardo that wrote it, or a newer one".into(),
+                    }]));
+                }
+            }
+        }
+        if self.processes.len() + self.threads.len() > TASKS_MAX {
+            return Err(Error::Image(record.unexpected("more processes and threads than a machine can have")));
+        }
+        Ok(())
+    }
+
+    /// All records are there: works out births and slots.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`] where such a tree can't be made.
+    pub fn complete(&mut self) -> Result<()> {
+        self.births = family::plan(&self.processes).map_err(|hindrances| {
+            let unfit = |h: family::Hindrance| Refusal {
+                who: self.processes.get(h.process).map(who_of),
+                fd: None,
+                what: h.what,
+                code: h.code,
+                why: h.why.into(),
+                remedy: "the image doesn't describe a tree that can be made; make it again".into(),
+            };
+            Error::Unfit(hindrances.into_iter().map(unfit).collect())
+        })?;
+        let mut threads: BTreeMap<i32, Vec<usize>> = BTreeMap::new();
+        for (index, thread) in self.threads.iter().enumerate() {
+            threads.entry(thread.pid).or_default().push(index);
+        }
+        let mut slots = 0;
+        let mut slot = || {
+            slots += 1;
+            slots - 1
+        };
+        for birth in &self.births {
+            let process = &self.processes[birth.process];
+            let mut own = Vec::new();
+            let leader_slot = slot();
+            for &record in threads.get(&process.pid).map_or(&[][..], Vec::as_slice) {
+                let tid = self.threads[record].tid;
+                own.push(ThreadSlot { tid, slot: if tid == process.pid { leader_slot } else { slot() }, record });
+            }
+            own.sort_by_key(|thread| thread.tid != process.pid);
+            let broken = |what: &str| {
+                Err(Error::Unfit(vec![Refusal {
+                    who: Some(who_of(process)),
+                    fd: None,
+                    what: what.into(),
+                    code: "task/process",
+                    why: "the image contradicts itself".into(),
+                    remedy: "`bardo verify` tells whether it was damaged".into(),
+                }]))
+            };
+            let alive = process.ended.is_none();
+            if alive != process.life.is_some() || alive != own.first().is_some_and(|t| t.tid == process.pid) {
+                return broken("a process that is neither alive nor a zombie");
+            }
+            if process.pid < 2 || own.iter().any(|t| t.tid < 2) {
+                return broken("a pid that can't be chosen");
+            }
+            if alive && !self.memory.spaces().any(|id| id == process.pid as u64) {
+                return broken("a process without memory");
+            }
+            self.members.push(Member {
+                index: birth.process,
+                pid: process.pid,
+                name: String::from_utf8_lossy(&process.name).into_owned(),
+                parent: birth.parent,
+                early: birth.early,
+                exit_signal: (process.exit_signal.max(0) as u64) & 0xff,
+                slot: leader_slot,
+                threads: own,
+            });
+        }
+        for birth in &self.births {
+            if let Group::Revive(group) = birth.group
+                && self.stand_ins.iter().all(|s| s.group != group)
+            {
+                self.stand_ins.push(StandIn { group, parent: birth.process, slot: slot() });
+            }
+        }
+        self.slots = slots;
+        Ok(())
+    }
+
+    /// How many slots the shelf needs.
+    pub fn slots(&self) -> usize {
+        self.slots
+    }
+
+    /// The processes that aren't zombies.
+    pub fn living(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(|member| !member.threads.is_empty())
+    }
+
+    /// The pids that are taken in our pid namespace, each with its holder.
+    pub fn taken_pids(&self) -> Vec<Refusal> {
+        let tids = self.members.iter().flat_map(|m| m.threads.iter().map(|t| t.tid));
+        let pids = self.members.iter().map(|m| m.pid).chain(tids).chain(self.stand_ins.iter().map(|s| s.group));
+        let mut pids: Vec<i32> = pids.collect();
+        pids.sort_unstable();
+        pids.dedup();
+        let taken = pids.into_iter().filter_map(|pid| {
+            let status = procfs::status::read(pid).ok()?;
+            let holder = Who { pid, name: status.name.to_string_lossy().into_owned() };
+            let zombie = status.is_dead();
+            Some(Refusal {
+                what: format!("pid {pid} is taken{}", if zombie { " by a zombie" } else { "" }),
+                who: Some(holder),
+                fd: None,
+                code: "task/pid-taken",
+                why: "processes know their own pids and each other's: they must be the same again".into(),
+                remedy: if zombie {
+                    format!("its parent ({}) has to fetch its status, or --pid-space new", status.ppid)
+                } else {
+                    "end it first (is it the original, still running?), or --pid-space new".into()
+                },
+            })
+        });
+        taken.collect()
+    }
+}
+
+fn who_of(process: &Process) -> Who {
+    Who { pid: process.pid, name: String::from_utf8_lossy(&process.name).into_owned() }
+}

@@ -1,0 +1,132 @@
+//! Credentials: user and group ids, groups, capabilities, the bits that go with them (credentials(7), capabilities(7)).
+//!
+//! **In the kernel**: each thread has its own; libc keeps them equal within a process.
+//!
+//! **In the image**: with the thread's record.
+//!
+//! **Taken how**: `/proc/PID/task/TID/status`; securebits and keepcaps by prctl(2) inside.
+//!
+//! **Put back how**: inside the thread, and only where they differ from what it has: groups, gids, uids with the
+//! capabilities kept over the change, then capset(2), bounding set, ambient set. The kernel's own checks on the caller
+//! decide: an image gives nobody a right.
+//!
+//! **Not saved**: keyrings, LSM labels (a restarted thread has the restarter's).
+
+use bardo_kernel::Sysno;
+use bardo_kernel::procfs::status::Status;
+use bardo_kernel::stub::{Arg, Batch, StepId};
+use serde::{Deserialize, Serialize};
+
+/// The credentials of a thread.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Credentials {
+    /// Real, effective, saved, file system (status, Uid).
+    pub uid: [u32; 4],
+    /// The same (status, Gid).
+    pub gid: [u32; 4],
+    /// Supplementary groups (status, Groups).
+    pub groups: Vec<u32>,
+    /// Inheritable, permitted, effective, bounding, ambient (status, Cap…).
+    pub capabilities: [u64; 5],
+    /// PR_SET_NO_NEW_PRIVS.
+    #[serde(default)]
+    pub no_new_privs: bool,
+    /// PR_GET_SECUREBITS.
+    #[serde(default)]
+    pub securebits: u32,
+}
+
+impl Credentials {
+    /// Reads them; `securebits` was asked inside.
+    pub fn take(status: &Status, securebits: u32) -> Credentials {
+        let ids = |ids: bardo_kernel::procfs::status::Ids| [ids.real, ids.effective, ids.saved, ids.fs];
+        Credentials {
+            uid: ids(status.uid),
+            gid: ids(status.gid),
+            groups: status.groups.clone(),
+            capabilities: [status.cap_inh, status.cap_prm, status.cap_eff, status.cap_bnd, status.cap_amb],
+            no_new_privs: status.no_new_privs,
+            securebits,
+        }
+    }
+
+    /// The question for [`Credentials::take`].
+    pub fn ask(batch: &mut Batch) -> StepId {
+        batch.attempt(Sysno::prctl, [Arg::Value(libc::PR_GET_SECUREBITS as u64)])
+    }
+
+    /// Puts them back into a thread that has `now`.
+    pub fn put(&self, now: &Credentials, batch: &mut Batch) {
+        let value = |v: u32| Arg::Value(u64::from(v));
+        let ids_differ = self.uid != now.uid || self.gid != now.gid || self.groups != now.groups;
+        if ids_differ {
+            if self.uid != now.uid {
+                batch.call(Sysno::prctl, [Arg::Value(libc::PR_SET_KEEPCAPS as u64), Arg::Value(1)]);
+            }
+            if self.groups != now.groups {
+                let groups: Vec<u8> = self.groups.iter().flat_map(|g| g.to_ne_bytes()).collect();
+                let at = batch.data(&groups);
+                batch.call(Sysno::setgroups, [Arg::Value(self.groups.len() as u64), at]);
+            }
+            if self.gid != now.gid {
+                batch.call(Sysno::setresgid, [value(self.gid[0]), value(self.gid[1]), value(self.gid[2])]);
+                batch.attempt(Sysno::setfsgid, [value(self.gid[3])]);
+            }
+        }
+        // The bounding set shrinks while CAP_SETPCAP is still there.
+        for capability in 0..64u64 {
+            let bit = 1 << capability;
+            if now.capabilities[3] & bit != 0 && self.capabilities[3] & bit == 0 {
+                batch.call(Sysno::prctl, [Arg::Value(libc::PR_CAPBSET_DROP as u64), Arg::Value(capability)]);
+            }
+        }
+        if self.securebits != now.securebits {
+            batch.call(
+                Sysno::prctl,
+                [Arg::Value(libc::PR_SET_SECUREBITS as u64), Arg::Value(u64::from(self.securebits))],
+            );
+        }
+        if self.uid != now.uid {
+            batch.call(Sysno::setresuid, [value(self.uid[0]), value(self.uid[1]), value(self.uid[2])]);
+            batch.attempt(Sysno::setfsuid, [value(self.uid[3])]);
+        }
+        if ids_differ || self.capabilities != now.capabilities {
+            self.put_capabilities(batch);
+        }
+        if self.uid != now.uid {
+            batch.call(Sysno::prctl, [Arg::Value(libc::PR_SET_KEEPCAPS as u64), Arg::Value(0)]);
+        }
+        if self.no_new_privs && !now.no_new_privs {
+            batch.call(
+                Sysno::prctl,
+                [Arg::Value(libc::PR_SET_NO_NEW_PRIVS as u64), Arg::Value(1), Arg::Value(0), Arg::Value(0)],
+            );
+        }
+    }
+
+    fn put_capabilities(&self, batch: &mut Batch) {
+        // struct __user_cap_header_struct {version 3, pid 0}; struct __user_cap_data_struct[2] {effective, permitted,
+        // inheritable} (capset(2))
+        const LINUX_CAPABILITY_VERSION_3: u32 = 0x2008_0522;
+        let header: Vec<u8> = [LINUX_CAPABILITY_VERSION_3, 0].iter().flat_map(|w| w.to_ne_bytes()).collect();
+        let [inheritable, permitted, effective, _, ambient] = self.capabilities;
+        let halves = [0, 32].map(|shift| [effective, permitted, inheritable].map(|set| (set >> shift) as u32));
+        let data: Vec<u8> = halves.as_flattened().iter().flat_map(|w| w.to_ne_bytes()).collect();
+        let (header, data) = (batch.data(&header), batch.data(&data));
+        batch.call(Sysno::capset, [header, data]);
+        for capability in 0..64u64 {
+            if ambient & 1 << capability != 0 {
+                batch.call(
+                    Sysno::prctl,
+                    [
+                        Arg::Value(libc::PR_CAP_AMBIENT as u64),
+                        Arg::Value(libc::PR_CAP_AMBIENT_RAISE as u64),
+                        Arg::Value(capability),
+                        Arg::Value(0),
+                        Arg::Value(0),
+                    ],
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! The family of tasks: processes, threads, and what belongs to them alone. One file per kernel object.
+
+pub mod credential;
+pub mod limit;
+pub mod process;
+pub mod schedule;
+pub mod signal;
+pub mod sleep;
+pub mod thread;
+pub mod timer;
+
+use crate::support::Support;
+
+/// The table of the family.
+pub fn support() -> Vec<Support> {
+    vec![
+        Support {
+            kind: "task/process",
+            kept: "pid, parent, group, session, exit status of zombies, job control stops, umask, working directory",
+            not_kept: "CPU times and start time; sessions whose leader is dead, shared tables (CLONE_FILES, CLONE_FS, \
+                       CLONE_SIGHAND, CLONE_VM between processes): refused for now",
+            privilege: "CAP_CHECKPOINT_RESTORE to choose pids, or an own pid namespace",
+            workload: "tree",
+        },
+        Support {
+            kind: "task/thread",
+            kept: "tid, registers, x87 to AMX, fs and gs base, rseq, robust list, clear_child_tid, name",
+            not_kept: "debug registers (only a tracer sets them); seccomp filters: refused for now",
+            privilege: "",
+            workload: "threads",
+        },
+        Support {
+            kind: "task/signal",
+            kept: "dispositions, masks, alternate stacks, both queues with their whole siginfo in order",
+            not_kept: "",
+            privilege: "",
+            workload: "signals",
+        },
+        Support {
+            kind: "task/timer",
+            kept: "interval timers: what remains and the interval",
+            not_kept: "POSIX timers: refused for now",
+            privilege: "",
+            workload: "timers",
+        },
+        Support {
+            kind: "task/sleep",
+            kept: "nanosleep, clock_nanosleep, poll and futex go on with the time that remained",
+            not_kept: "where another tracer stopped the thread before: the whole time again",
+            privilege: "",
+            workload: "sleeps",
+        },
+        Support {
+            kind: "task/credential",
+            kept: "ids, groups, capabilities, securebits, no_new_privs",
+            not_kept: "keyrings, LSM labels",
+            privilege: "CAP_SETUID, CAP_SETGID, CAP_SETPCAP where they differ from the restarter's",
+            workload: "credentials",
+        },
+        Support {
+            kind: "task/limit",
+            kept: "all sixteen resource limits",
+            not_kept: "a hard limit above the restarter's, without CAP_SYS_RESOURCE: lowered",
+            privilege: "CAP_SYS_RESOURCE to raise hard limits",
+            workload: "limits",
+        },
+        Support {
+            kind: "task/schedule",
+            kept: "nice value, policy and priority, processors, timer slack",
+            not_kept: "SCHED_DEADLINE: refused",
+            privilege: "CAP_SYS_NICE for a lower nice value or a real-time policy",
+            workload: "schedule",
+        },
+    ]
+}

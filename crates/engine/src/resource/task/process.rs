@@ -1,0 +1,201 @@
+//! A process: its place in the tree and what its threads share (fork(2), setpgid(2), setsid(2), prctl(2), wait(2)).
+//!
+//! **In the kernel**: a thread group with a parent, a process group, a session; signal dispositions, timers, limits,
+//! umask and working directory; once ended, an exit status until the parent fetches it.
+//!
+//! **In the image**: one record a process, `task/process`, its id the pid as the process sees it.
+//!
+//! **Taken how**: `/proc/PID/{stat,status,limits,cwd,…}`, and calls inside for what it doesn't show.
+//!
+//! **Put back how**: clone3(2) with the old pid by the old parent; setsid and setpgid; calls inside. A zombie is a
+//! process that ends at once with the old status. A process that job control stopped is stopped before it runs one
+//! instruction. A group or session whose leader isn't in the tree belongs to the outside: the restarter's is taken.
+//!
+//! **Not saved**: CPU times, start time, accounting; the parent death signal of the root, whose parent is another one.
+
+use std::os::unix::ffi::OsStringExt;
+
+use bardo_image::Blob;
+use bardo_kernel::procfs::{self, single};
+use bardo_kernel::stub::{Arg, Batch, StepId};
+use bardo_kernel::{Sysno, fs};
+use serde::{Deserialize, Serialize};
+
+use super::limit::Limits;
+use super::signal::{Actions, ActionsAsked, Pending, answer, words};
+use super::timer::IntervalTimers;
+use crate::subject::Subject;
+
+/// The record of a process.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Process {
+    /// Its pid, as it sees itself.
+    pub pid: i32,
+    /// Its parent's; that of the root isn't in the image.
+    pub parent: i32,
+    /// Its process group.
+    pub group: i32,
+    /// Its session.
+    pub session: i32,
+    /// `/proc/PID/comm`.
+    pub name: Blob,
+    /// The signal its parent gets when it ends (stat, exit_signal).
+    pub exit_signal: i32,
+    /// The wait status, for a zombie.
+    #[serde(default)]
+    pub ended: Option<i32>,
+    /// The signal that job control stopped it by.
+    #[serde(default)]
+    pub stopped_by: Option<i32>,
+    /// What only the living have.
+    #[serde(default)]
+    pub life: Option<Life>,
+}
+
+/// What a living process has.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Life {
+    /// The file mode creation mask (status, Umask).
+    pub umask: u32,
+    /// The working directory.
+    pub cwd: Blob,
+    /// personality(2).
+    pub personality: u32,
+    /// What is done with signals.
+    pub actions: Actions,
+    /// The process's queue of signals.
+    pub pending: Pending,
+    /// Interval timers.
+    pub timers: IntervalTimers,
+    /// Resource limits.
+    pub limits: Limits,
+    /// PR_GET_DUMPABLE.
+    pub dumpable: u32,
+    /// PR_GET_CHILD_SUBREAPER.
+    pub subreaper: bool,
+    /// PR_GET_THP_DISABLE.
+    pub thp_disable: bool,
+    /// `/proc/PID/coredump_filter`.
+    pub coredump_filter: u32,
+    /// `/proc/PID/oom_score_adj`.
+    pub oom_score_adj: i32,
+    /// The extended states that it asked permission for: bit 18 is AMX (ARCH_GET_XCOMP_PERM).
+    #[serde(default)]
+    pub xstate_permission: u64,
+}
+
+const ARCH_GET_XCOMP_PERM: u64 = 0x1022;
+const ARCH_REQ_XCOMP_PERM: u64 = 0x1023;
+/// The tile data of AMX: the only state that needs permission (Documentation/arch/x86/xstate.rst).
+const XFEATURE_XTILE_DATA: u64 = 18;
+
+/// The questions that are put inside a process.
+#[derive(Debug)]
+pub struct ProcessAsked {
+    brk: StepId,
+    actions: ActionsAsked,
+    timers: Arg,
+    dumpable: StepId,
+    subreaper: Arg,
+    thp_disable: StepId,
+    xstate_permission: Arg,
+}
+
+impl ProcessAsked {
+    /// Adds the questions to a batch.
+    pub fn ask(batch: &mut Batch) -> ProcessAsked {
+        let brk = batch.call(Sysno::brk, [Arg::Value(0)]);
+        let timers = IntervalTimers::ask(batch);
+        let dumpable = batch.call(Sysno::prctl, [Arg::Value(libc::PR_GET_DUMPABLE as u64)]);
+        let subreaper = batch.room_for(8);
+        batch.call(Sysno::prctl, [Arg::Value(libc::PR_GET_CHILD_SUBREAPER as u64), subreaper]);
+        let thp_disable = batch.attempt(Sysno::prctl, [Arg::Value(libc::PR_GET_THP_DISABLE as u64)]);
+        let xstate_permission = batch.room_for(8);
+        // A processor without AMX says ENODEV or EOPNOTSUPP, and the room stays zero.
+        batch.attempt(Sysno::arch_prctl, [Arg::Value(ARCH_GET_XCOMP_PERM), xstate_permission]);
+        let actions = Actions::ask(batch);
+        ProcessAsked { xstate_permission, brk, actions, timers, dumpable, subreaper, thp_disable }
+    }
+
+    /// The program break.
+    pub fn brk(&self, batch: &Batch) -> bardo_kernel::Result<u64> {
+        batch.result(self.brk)
+    }
+}
+
+impl Process {
+    /// The record of a process; `life` for the living.
+    pub fn take(subject: &Subject, stopped_by: Option<i32>, life: Option<Life>) -> Process {
+        let own = |ids: &[i32], otherwise: i32| ids.last().copied().unwrap_or(otherwise);
+        Process {
+            pid: subject.own_pid,
+            parent: subject.stat.ppid,
+            group: own(&subject.status.ns_pgid, subject.stat.pgrp),
+            session: own(&subject.status.ns_sid, subject.stat.session),
+            name: Blob(subject.stat.comm.clone().into_vec()),
+            exit_signal: subject.stat.exit_signal,
+            ended: subject.zombie.then_some(subject.stat.exit_code),
+            stopped_by,
+            life,
+        }
+    }
+}
+
+impl Life {
+    /// What a living process has, whose answers are in `batch`. `pending`: its queue.
+    pub fn take(
+        subject: &Subject,
+        pending: Pending,
+        asked: &ProcessAsked,
+        batch: &Batch,
+    ) -> bardo_kernel::Result<Life> {
+        let pid = subject.pid();
+        Ok(Life {
+            umask: subject.status.umask.unwrap_or(0o022),
+            cwd: Blob(fs::read_link(procfs::path(pid, "cwd"))?.into_os_string().into_vec()),
+            personality: single::personality(pid)?,
+            actions: Actions::take(&asked.actions, batch),
+            pending,
+            timers: IntervalTimers::take(asked.timers, batch),
+            limits: Limits::take(pid)?,
+            dumpable: answer(batch, asked.dumpable, 1) as u32,
+            subreaper: words(batch.output(asked.subreaper, 8))[0] as u32 != 0,
+            thp_disable: answer(batch, asked.thp_disable, 0) != 0,
+            coredump_filter: single::coredump_filter(pid)?.unwrap_or(0x33),
+            oom_score_adj: single::oom_score_adj(pid)?,
+            xstate_permission: words(batch.output(asked.xstate_permission, 8))[0],
+        })
+    }
+
+    /// Puts back, inside the process, what all its threads share. Memory and files are there already.
+    pub fn put(&self, now: &Limits, batch: &mut Batch) {
+        let cwd = batch.text(&self.cwd);
+        batch.call(Sysno::chdir, [cwd]);
+        batch.attempt(Sysno::umask, [Arg::Value(u64::from(self.umask))]);
+        batch.attempt(Sysno::personality, [Arg::Value(u64::from(self.personality))]);
+        self.actions.put(batch);
+        if self.xstate_permission & 1 << XFEATURE_XTILE_DATA != 0 {
+            batch.call(Sysno::arch_prctl, [Arg::Value(ARCH_REQ_XCOMP_PERM), Arg::Value(XFEATURE_XTILE_DATA)]);
+        }
+        if self.subreaper {
+            batch.call(Sysno::prctl, [Arg::Value(libc::PR_SET_CHILD_SUBREAPER as u64), Arg::Value(1)]);
+        }
+        if self.thp_disable {
+            batch.call(Sysno::prctl, [Arg::Value(libc::PR_SET_THP_DISABLE as u64), Arg::Value(1)]);
+        }
+        self.limits.put(now, batch);
+    }
+
+    /// What comes after everything that a change of credentials resets or that time counts for.
+    pub fn put_last(&self, pid: i32, batch: &mut Batch) {
+        // 2 (SUID_DUMP_ROOT) can't be set; the kernel's own rules give it where it is due.
+        if self.dumpable < 2 {
+            batch.call(
+                Sysno::prctl,
+                [Arg::Value(libc::PR_SET_DUMPABLE as u64), Arg::Value(u64::from(self.dumpable))],
+            );
+        }
+        self.pending.put(pid, None, batch);
+        self.timers.put(batch);
+    }
+}

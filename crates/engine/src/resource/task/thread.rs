@@ -1,0 +1,174 @@
+//! A thread: registers, extended state, and what the kernel keeps for it alone (clone(2), ptrace(2), prctl(2)).
+//!
+//! **In the kernel**: a task with registers, a signal mask and queue, an alternate stack, a name, a scheduling state,
+//! credentials, and three addresses that it gave the kernel: the robust futex list (set_robust_list(2)), the word to
+//! clear when it ends (set_tid_address(2)) and the restartable sequences area (rseq(2)).
+//!
+//! **In the image**: one record a thread, `task/thread`, its id the tid as the thread sees it.
+//!
+//! **Taken how**: registers, mask, queue and rseq by ptrace; robust list by get_robust_list(2); the rest by calls inside
+//! or from `/proc`. Debug registers are left out: only a tracer sets them, and a traced process is refused.
+//!
+//! **Put back how**: clone3(2) with the old tid, calls inside for what the kernel keeps, then by ptrace in a stop.
+//!
+//! **Not saved**: CPU time used so far; a seccomp filter, a scheduling deadline (refused).
+
+use bardo_image::Blob;
+use bardo_kernel::arch::Registers;
+use bardo_kernel::procfs::{self, single, stat, status};
+use bardo_kernel::ptrace::{self, Rseq};
+use bardo_kernel::remote::Held;
+use bardo_kernel::stub::{Arg, Batch, StepId};
+use bardo_kernel::{Failed, Sysno};
+use serde::{Deserialize, Serialize};
+
+use super::credential::Credentials;
+use super::schedule::Schedule;
+use super::signal::{AltStack, Pending, answer, words};
+use super::sleep::Sleep;
+
+const PR_GET_TID_ADDRESS: u64 = 40;
+
+/// The record of a thread.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Thread {
+    /// Its process's pid, as it sees itself.
+    pub pid: i32,
+    /// Its tid, as it sees itself.
+    pub tid: i32,
+    /// `/proc/…/comm`.
+    pub name: Blob,
+    /// `struct user_regs_struct` as 27 words (PTRACE_GETREGSET, NT_PRSTATUS).
+    pub registers: Vec<u64>,
+    /// The XSAVE area, not compacted (PTRACE_GETREGSET, NT_X86_XSTATE).
+    pub xstate: Blob,
+    /// The signal mask (PTRACE_GETSIGMASK).
+    pub mask: u64,
+    /// sigaltstack(2).
+    pub altstack: AltStack,
+    /// {address, length, signature} (PTRACE_GET_RSEQ_CONFIGURATION).
+    #[serde(default)]
+    pub rseq: Option<[u64; 3]>,
+    /// {head, length} (get_robust_list(2)).
+    pub robust_list: [u64; 2],
+    /// PR_GET_TID_ADDRESS.
+    pub clear_child_tid: u64,
+    /// The thread's own queue of signals.
+    pub pending: Pending,
+    /// How it is scheduled.
+    pub schedule: Schedule,
+    /// Its credentials.
+    pub credentials: Credentials,
+    /// PR_GET_PDEATHSIG.
+    #[serde(default)]
+    pub parent_death_signal: u32,
+    /// The call with a time that runs on that it is in.
+    #[serde(default)]
+    pub sleep: Option<Sleep>,
+}
+
+/// The questions that are put inside a thread.
+#[derive(Debug)]
+pub struct ThreadAsked {
+    altstack: Arg,
+    tid_address: Arg,
+    tid_address_step: StepId,
+    parent_death: Arg,
+    timer_slack: StepId,
+    securebits: StepId,
+}
+
+impl ThreadAsked {
+    /// Adds the questions to a batch.
+    pub fn ask(batch: &mut Batch) -> ThreadAsked {
+        let altstack = AltStack::ask(batch);
+        let tid_address = batch.room_for(8);
+        let tid_address_step = batch.attempt(Sysno::prctl, [Arg::Value(PR_GET_TID_ADDRESS), tid_address]);
+        let parent_death = batch.room_for(8);
+        batch.call(Sysno::prctl, [Arg::Value(libc::PR_GET_PDEATHSIG as u64), parent_death]);
+        let timer_slack = batch.attempt(Sysno::prctl, [Arg::Value(libc::PR_GET_TIMERSLACK as u64)]);
+        let securebits = Credentials::ask(batch);
+        ThreadAsked { altstack, tid_address, tid_address_step, parent_death, timer_slack, securebits }
+    }
+}
+
+impl Thread {
+    /// The record of a stopped thread, whose answers are in `batch`.
+    pub fn take(
+        pid: (i32, i32),
+        held: &Held,
+        sleep: Option<Sleep>,
+        asked: &ThreadAsked,
+        batch: &Batch,
+    ) -> bardo_kernel::Result<Thread> {
+        let (pid, own_pid) = pid;
+        let tid = held.thread.tid();
+        let status = status::read_thread(pid, tid)?;
+        let rseq = held.thread.rseq()?;
+        let (head, len) = ptrace::robust_list(tid)?;
+        // Only a kernel with CONFIG_CHECKPOINT_RESTORE tells the address.
+        batch.result(asked.tid_address_step)?;
+        let securebits = answer(batch, asked.securebits, 0) as u32;
+        let stat = stat::read_thread(pid, tid)?;
+        Ok(Thread {
+            pid: own_pid,
+            tid: status.ns_pid.last().copied().unwrap_or(tid),
+            name: Blob(std::os::unix::ffi::OsStringExt::into_vec(single::comm_thread(pid, tid)?)),
+            registers: held.registers.to_words().to_vec(),
+            xstate: Blob(held.thread.xstate()?),
+            mask: held.mask,
+            altstack: AltStack::take(asked.altstack, batch),
+            rseq: rseq.map(|r: Rseq| [r.address, u64::from(r.size), u64::from(r.signature)]),
+            robust_list: [head, len],
+            clear_child_tid: words(batch.output(asked.tid_address, 8))[0],
+            pending: Pending::take(&held.thread.pending_signals(false)?, status.sig_pnd),
+            schedule: Schedule::take(&stat, tid, answer(batch, asked.timer_slack, 50_000))?,
+            credentials: Credentials::take(&status, securebits),
+            parent_death_signal: words(batch.output(asked.parent_death, 8))[0] as u32,
+            sleep,
+        })
+    }
+
+    /// Its registers.
+    ///
+    /// # Errors
+    /// Where the image holds another number of them.
+    pub fn registers(&self) -> Result<Registers, Failed> {
+        Registers::from_words(&self.registers)
+            .ok_or_else(|| Failed::unexpected(format!("{} registers of thread {}", self.registers.len(), self.tid)))
+    }
+
+    /// Puts back, inside the thread, what the kernel keeps for it alone. `now`: what it was born with.
+    pub fn put(&self, now: &Thread, batch: &mut Batch) {
+        let name = batch.text(&self.name);
+        batch.call(Sysno::prctl, [Arg::Value(libc::PR_SET_NAME as u64), name]);
+        self.altstack.put(batch);
+        if self.robust_list[0] != 0 {
+            batch.call(Sysno::set_robust_list, self.robust_list.map(Arg::Value));
+        }
+        batch.call(Sysno::set_tid_address, [Arg::Value(self.clear_child_tid)]);
+        if let Some([address, len, signature]) = self.rseq {
+            batch.call(
+                Sysno::rseq,
+                [Arg::Value(address), Arg::Value(len), Arg::Value(0), Arg::Value(signature)],
+            );
+        }
+        self.schedule.put(&now.schedule, batch);
+        self.credentials.put(&now.credentials, batch);
+    }
+
+    /// What a process of this pid has now, as far as [`Thread::put`] compares with it.
+    pub fn born(pid: i32, tid: i32) -> bardo_kernel::Result<(Schedule, Credentials)> {
+        let status = status::read_thread(pid, tid)?;
+        let slack = single::timerslack_ns(tid).unwrap_or(50_000);
+        Ok((
+            Schedule::take(&stat::read_thread(pid, tid)?, tid, slack)?,
+            Credentials::take(&status, 0),
+        ))
+    }
+}
+
+/// The path of a thread's directory, for messages.
+pub fn path(pid: i32, tid: i32) -> std::path::PathBuf {
+    procfs::thread_path(pid, tid, "")
+}

@@ -1,0 +1,50 @@
+//! Interval timers: ITIMER_REAL, ITIMER_VIRTUAL, ITIMER_PROF (setitimer(2)).
+//!
+//! **In the kernel**: three per process. REAL runs on the monotonic clock, the others on the process's CPU time.
+//!
+//! **In the image**: the time that remains and the interval, as getitimer(2) tells.
+//!
+//! **Taken how**: getitimer inside, while the process stands still. **Put back how**: setitimer inside, at the very end.
+//!
+//! **Not saved**: below a microsecond. POSIX timers (timer_create(2)) are refused for now.
+
+use bardo_kernel::Sysno;
+use bardo_kernel::stub::{Arg, Batch};
+use serde::{Deserialize, Serialize};
+
+use super::signal::{offset, words};
+
+const ITIMERVAL: usize = 32;
+
+/// The three interval timers: {interval s, interval µs, remaining s, remaining µs} each.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IntervalTimers(pub [[u64; 4]; 3]);
+
+impl IntervalTimers {
+    /// Asks for them.
+    pub fn ask(batch: &mut Batch) -> Arg {
+        let room = batch.room_for(3 * ITIMERVAL);
+        for which in 0..3 {
+            batch.call(Sysno::getitimer, [Arg::Value(which), offset(room, which as usize * ITIMERVAL)]);
+        }
+        room
+    }
+
+    /// The answer.
+    pub fn take(asked: Arg, batch: &Batch) -> IntervalTimers {
+        let w = words(batch.output(asked, 3 * ITIMERVAL));
+        IntervalTimers([0, 4, 8].map(|i| [w[i], w[i + 1], w[i + 2], w[i + 3]]))
+    }
+
+    /// Sets those that run.
+    pub fn put(&self, batch: &mut Batch) {
+        for (which, timer) in (0..3).zip(self.0) {
+            if timer[2] == 0 && timer[3] == 0 {
+                continue;
+            }
+            let bytes: Vec<u8> = timer.iter().flat_map(|w| w.to_ne_bytes()).collect();
+            let at = batch.data(&bytes);
+            batch.call(Sysno::setitimer, [Arg::Value(which), at, Arg::Value(0)]);
+        }
+    }
+}

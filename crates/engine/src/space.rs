@@ -1,0 +1,110 @@
+//! In which pid namespace a tree comes back.
+//!
+//! Choosing the pid of a new process (clone3(2), `set_tid`) needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN over the pid
+//! namespace. Who has neither makes a pid namespace of his own, in a user namespace of his own: there he may. Its first
+//! process is a small init of ours: it is the root's parent, reaps what the tree leaves behind, and ends as the root ends.
+
+use std::cell::OnceCell;
+
+use bardo_kernel::namespace::Init;
+use bardo_kernel::procfs::status;
+use bardo_kernel::shelf::{CloneArgs, Shelf};
+
+use crate::error::{Doing, Error, Failure, Result, Who};
+use crate::plan::Plan;
+use crate::restart::PidSpace;
+
+const CAP_SYS_ADMIN: u32 = 21;
+const CAP_CHECKPOINT_RESTORE: u32 = 40;
+
+/// The pid namespace that a tree is made in.
+#[derive(Debug)]
+pub enum Space {
+    /// Ours. Whether we may set the program's file there.
+    Ours {
+        /// CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN.
+        privileged: bool,
+    },
+    /// A new one, with its init once the tree's first process was made.
+    New {
+        /// Whether a user namespace is made too.
+        user: bool,
+        /// The init.
+        init: OnceCell<Init>,
+    },
+}
+
+/// Whether the request is for a new namespace, so that no pid can be taken.
+pub fn is_new(wanted: PidSpace) -> bool {
+    wanted == PidSpace::New || wanted == PidSpace::Auto && !privileged()
+}
+
+fn privileged() -> bool {
+    let effective = status::read(std::process::id() as i32).map_or(0, |status| status.cap_eff);
+    effective & (1 << CAP_SYS_ADMIN | 1 << CAP_CHECKPOINT_RESTORE) != 0
+}
+
+impl Space {
+    /// Chooses, and makes a new namespace where one is needed.
+    pub fn choose(wanted: PidSpace, plan: &Plan) -> Result<Space> {
+        if !is_new(wanted) {
+            return Ok(Space::Ours { privileged: privileged() });
+        }
+        if let Some(init) = plan.members.iter().find(|member| member.pid == 1) {
+            return Err(Error::Bug(format!("{} wants to be init", init.name)));
+        }
+        let admin = status::read(std::process::id() as i32).is_ok_and(|s| s.cap_eff & 1 << CAP_SYS_ADMIN != 0);
+        Ok(Space::New { user: !admin, init: OnceCell::new() })
+    }
+
+    /// Makes the tree's first process in it.
+    pub fn seed(&self, shelf: &Shelf, slot: usize, clone: &CloneArgs, who: &Who) -> Result<i32> {
+        let denied = |error, remedy: &str| match error {
+            Error::Permission(failure) => {
+                Error::Permission(Failure { left: "nothing was made".into(), remedy: Some(remedy.into()), ..failure })
+            }
+            other => other,
+        };
+        match self {
+            Space::Ours { .. } => shelf.seed(slot, clone).doing("making the first process", Some(who)).map_err(|e| {
+                denied(
+                    e,
+                    "choosing a pid needs CAP_CHECKPOINT_RESTORE (`setcap cap_checkpoint_restore+ep`, or root), or an \
+                     own pid namespace: --pid-space new",
+                )
+            }),
+            Space::New { user, init } => {
+                let made = Init::make(*user, shelf, slot, clone)
+                    .doing("making a pid namespace and the first process in it", Some(who))
+                    .map_err(|e| {
+                        denied(
+                            e,
+                            "this system lets ordinary users make no namespaces (see sysctl user.max_user_namespaces, \
+                             kernel.unprivileged_userns_clone); give bardo CAP_CHECKPOINT_RESTORE instead",
+                        )
+                    })?;
+                let root = made.root();
+                init.set(made).map_err(|_| Error::Bug("a tree has one root".into()))?;
+                Ok(root)
+            }
+        }
+    }
+
+    /// Whether `/proc/PID/exe` can be set (PR_SET_MM_MAP with a file).
+    pub fn may_set_exe(&self) -> bool {
+        match self {
+            Space::Ours { privileged } => *privileged,
+            Space::New { .. } => true,
+        }
+    }
+
+    /// The tree goes: whom to wait for, if it isn't the root.
+    pub fn commit(self) -> Result<Option<i32>> {
+        match self {
+            Space::Ours { .. } => Ok(None),
+            Space::New { init, .. } => {
+                init.into_inner().map(Init::release).transpose().doing("letting the namespace outlive us", None)
+            }
+        }
+    }
+}

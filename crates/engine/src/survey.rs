@@ -1,0 +1,340 @@
+//! The survey: looks at everything a frozen tree is made of, and at all that stands in the way. It writes nothing.
+//!
+//! What can be seen from outside is read from outside. What can't (dispositions, timers, alternate stacks, …) is asked
+//! inside, by one visit per process: see `bardo_kernel::remote` for why that is safe.
+
+use std::os::fd::AsFd;
+
+use bardo_kernel::mmap::find_hole;
+use bardo_kernel::procfs::maps::{self, Area, Special};
+use bardo_kernel::procfs::{self, ns, timers};
+use bardo_kernel::ptrace::Pinned;
+use bardo_kernel::remote::{AREA_LEN, Candidate, Place, Visit};
+use bardo_kernel::stub::{Arg, Batch};
+use bardo_kernel::{Failed, Sysno, fs, kcmp};
+
+use crate::error::{Doing, Error, Refusal, Result, Who};
+use crate::family;
+use crate::freeze::{Frozen, Process as FrozenProcess};
+use crate::resource::file::{self, Files};
+use crate::resource::memory::{self, Shared, Space};
+use crate::resource::task::process::{Life, Process, ProcessAsked};
+use crate::resource::task::signal::Pending;
+use crate::resource::task::thread::{Thread, ThreadAsked};
+use crate::subject::Subject;
+use crate::watch::Watch;
+
+/// The end of the addresses a 64-bit process uses by default (TASK_SIZE, 47 bits).
+const CEILING: u64 = 0x7fff_ffff_f000;
+const FLOOR: u64 = 0x10_0000;
+
+/// Everything a checkpoint will write, but for the pages.
+#[derive(Debug)]
+pub struct Survey {
+    /// Processes, parents first.
+    pub processes: Vec<Process>,
+    /// Threads, each process's leader first.
+    pub threads: Vec<Thread>,
+    /// The address space of each living process, with its index in the frozen tree.
+    pub spaces: Vec<(usize, Space)>,
+    /// Memory shared between them.
+    pub shared: Shared,
+    /// Their files.
+    pub files: Files,
+    /// What was found of an earlier bardo that died, and put right.
+    pub cleaned: Vec<String>,
+}
+
+/// Looks at a frozen tree. All refusals are found before this returns.
+///
+/// # Errors
+/// [`Error::Refused`] with everything that stands in the way; [`Error::Failed`] where looking failed.
+pub fn look(frozen: &mut Frozen, externals: &[String], watch: &dyn Watch) -> Result<Survey> {
+    let mut refusals = Vec::new();
+    let mut processes = Vec::new();
+    let mut threads = Vec::new();
+    let mut spaces = Vec::new();
+    let mut shared = Shared::new()?;
+    let mut cleaned = Vec::new();
+    let ours = ns::read(std::process::id() as i32).doing("reading our own namespaces", None)?;
+    for (index, process) in frozen.processes.iter_mut().enumerate() {
+        if watch.cancelled() {
+            return Err(cancelled());
+        }
+        let before = refusals.len();
+        if process.subject.zombie {
+            processes.push(Process::take(&process.subject, None, None));
+            continue;
+        }
+        look_outside(process, &ours, &mut refusals)?;
+        if refusals.len() > before {
+            // What can't be saved isn't visited either: a seccomp filter could kill it for our calls.
+            processes.push(Process::take(&process.subject, process.stopped_by, None));
+            continue;
+        }
+        let (life, brk) = visit(process, &mut threads, &mut cleaned, watch)?;
+        processes.push(Process::take(&process.subject, process.stopped_by, Some(life)));
+        let space = memory::survey(&process.subject, brk, &mut shared, &mut refusals)?;
+        spaces.push((index, space));
+    }
+    refuse_shared(frozen, &mut refusals);
+    own_parents(frozen, &mut processes);
+    let subjects: Vec<&Subject> = frozen.processes.iter().map(|p| &p.subject).collect();
+    shared.complete(&subjects, &mut refusals)?;
+    let files = file::survey(&subjects, externals, &mut refusals)?;
+    if let Err(hindrances) = family::plan(&processes) {
+        for hindrance in hindrances {
+            refusals.push(frozen.processes[hindrance.process].subject.refusal(
+                hindrance.code,
+                None,
+                hindrance.what,
+                hindrance.why,
+                "a later version of bardo will bring these back; until then start the tree in one session",
+            ));
+        }
+    }
+    if !refusals.is_empty() {
+        refusals.sort();
+        refusals.dedup();
+        return Err(Error::Refused(refusals));
+    }
+    Ok(Survey { processes, threads, spaces, shared, files, cleaned })
+}
+
+/// Parents as the processes see them: `stat` tells the pids that we see.
+fn own_parents(frozen: &Frozen, processes: &mut [Process]) {
+    for process in processes {
+        let parent = frozen.processes.iter().find(|p| p.subject.pid() == process.parent);
+        process.parent = parent.map_or(0, |p| p.subject.own_pid);
+    }
+}
+
+/// What can be told without touching the process.
+fn look_outside(process: &FrozenProcess, ours: &ns::Links, refusals: &mut Vec<Refusal>) -> Result<()> {
+    let subject = &process.subject;
+    let who = Some(&subject.who);
+    let later = "a later version of bardo will save it; until then checkpoint before it is set up";
+    let mut refuse = |code, what: String, why: &str, remedy: &str| {
+        refusals.push(subject.refusal(code, None, what, why, remedy));
+    };
+    if subject.status.is_dead() {
+        refuse(
+            "task/dead-leader",
+            "its first thread has ended, others live on".into(),
+            "such a process can't be made again yet",
+            later,
+        );
+    }
+    for thread in &process.threads {
+        let status = procfs::status::read_thread(subject.pid(), thread.tid).doing("reading a thread's status", who)?;
+        let mode = status.seccomp.unwrap_or(0);
+        if mode != 0 {
+            refuse(
+                "task/seccomp",
+                format!("thread {} is under seccomp ({})", thread.tid, if mode == 1 { "strict" } else { "filters" }),
+                "the filter would have to be read and set again, and would judge bardo's own calls",
+                later,
+            );
+            break;
+        }
+        let stat = procfs::stat::read_thread(subject.pid(), thread.tid).doing("reading a thread's stat", who)?;
+        if stat.policy == libc::SCHED_DEADLINE as u32 {
+            refuse("task/deadline", format!("thread {} is scheduled by deadline", thread.tid), "its bandwidth would have to be admitted again", later);
+        }
+        if thread.held.as_ref().is_some_and(|held| !held.registers.is_native()) {
+            refuse(
+                "task/compat",
+                format!("thread {} runs 32-bit code", thread.tid),
+                "bardo handles 64-bit programs only",
+                "use a 64-bit build of the program",
+            );
+        }
+    }
+    let timers = timers::read(subject.pid()).doing("reading timers", who)?;
+    if !timers.is_empty() {
+        refuse(
+            "task/posix-timer",
+            format!("{} POSIX timer{}", timers.len(), if timers.len() == 1 { "" } else { "s" }),
+            "they aren't saved yet, and the program would wait for them in vain",
+            later,
+        );
+    }
+    let theirs = ns::read(subject.pid()).doing("reading namespaces", who)?;
+    for (kind, link) in theirs.iter() {
+        let may_differ = matches!(kind.name(), "pid" | "user" | "pid_for_children" | "time_for_children");
+        if !may_differ && ours.get(kind).is_some_and(|mine| mine != link) {
+            refuse(
+                "namespace/other",
+                format!("it is in another {} namespace than bardo", kind.name()),
+                "namespaces aren't saved yet, and what it names means something else here",
+                "run bardo inside the same namespaces (nsenter(1)), or wait for a later version",
+            );
+        }
+    }
+    let root = fs::read_link(procfs::path(subject.pid(), "root")).doing("reading its root directory", who)?;
+    if root != std::path::Path::new("/") {
+        refuse(
+            "task/root",
+            format!("its root directory is {}", root.display()),
+            "every path it names would lead elsewhere",
+            "run bardo inside the same root (chroot(8))",
+        );
+    }
+    if process.threads.len() > 1 {
+        for thread in &process.threads[1..] {
+            // Threads share all these unless one has called unshare(2).
+            if kcmp::compare(subject.pid(), thread.tid, kcmp::What::Fs).is_ok_and(|o| o != kcmp::Order::Equal) {
+                refuse(
+                    "task/own-fs",
+                    format!("thread {} has a working directory of its own", thread.tid),
+                    "threads with a table of their own can't be made again yet",
+                    later,
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Processes that share what threads share (clone(2) without CLONE_THREAD). kcmp(2) gives an order, so that those who
+/// share stand side by side once sorted.
+fn refuse_shared(frozen: &Frozen, refusals: &mut Vec<Refusal>) {
+    let mut alive: Vec<&Subject> = frozen.processes.iter().map(|p| &p.subject).filter(|s| !s.zombie).collect();
+    for (what, name, code) in [
+        (kcmp::What::Vm, "address space", "task/shared-memory"),
+        (kcmp::What::Fs, "working directory and umask", "task/shared-fs"),
+        (kcmp::What::Sighand, "signal handlers", "task/shared-handlers"),
+    ] {
+        let order = |a: &Subject, b: &Subject| {
+            kcmp::compare(a.pid(), b.pid(), what).ok().and_then(|order| order.ordering())
+        };
+        alive.sort_by(|a, b| order(a, b).unwrap_or(std::cmp::Ordering::Less));
+        for pair in alive.windows(2) {
+            if order(pair[0], pair[1]) == Some(std::cmp::Ordering::Equal) {
+                let (first, second) = if pair[0].pid() < pair[1].pid() { (pair[0], pair[1]) } else { (pair[1], pair[0]) };
+                refusals.push(second.refusal(
+                    code,
+                    None,
+                    format!("it shares its {name} with {}", first.who),
+                    "processes that share it (clone(2), vfork(2)) can't be made again yet",
+                    "try again when the child has called exec, if it is about to",
+                ));
+            }
+        }
+    }
+}
+
+/// What is mapped, as ranges in order.
+fn ranges(areas: &[Area]) -> Vec<(u64, u64)> {
+    areas.iter().map(|area| (area.start, area.end)).collect()
+}
+
+/// Where a visit's slots could go: the vdso first, then other executable mappings that can't be written to.
+pub fn candidates(areas: &[Area]) -> Vec<Candidate> {
+    let executable = |area: &&Area| area.perms.exec && !area.perms.write && !area.perms.shared && area.start < CEILING;
+    let mut all: Vec<&Area> = areas.iter().filter(executable).collect();
+    all.sort_by_key(|area| area.special != Some(Special::Vdso));
+    all.iter().map(|area| Candidate { start: area.start, end: area.end }).collect()
+}
+
+/// Asks inside a process what can't be seen from outside.
+fn visit(
+    process: &mut FrozenProcess,
+    records: &mut Vec<Thread>,
+    cleaned: &mut Vec<String>,
+    watch: &dyn Watch,
+) -> Result<(Life, u64)> {
+    let FrozenProcess { subject, threads, .. } = process;
+    let who = subject.who.clone();
+    let pid = (subject.pid(), subject.own_pid);
+    let areas = maps::read(subject.pid()).doing("reading the memory map", Some(&who))?;
+    let mem = subject.mem.as_ref().ok_or_else(|| Error::Bug(format!("{who} is alive and has no memory")))?;
+    let _pinned = Pinned::to(subject.stat.processor as usize);
+    let candidates = candidates(&areas);
+    for candidate in &candidates {
+        if let Some(left) = Place::find_left(mem.as_fd(), *candidate) {
+            let inside = threads.iter().flat_map(|t| &t.held).any(|held| left.contains(held.registers.ip()));
+            if !inside {
+                left.clear(mem.as_fd()).doing("removing what a bardo that died has left", Some(&who))?;
+                cleaned.push(format!("{who}: code of a checkpoint that was killed"));
+            }
+        }
+    }
+    let place = Place::find(mem.as_fd(), &candidates).doing("finding room for the stub", Some(&who))?;
+    let area = find_hole(&ranges(&areas), AREA_LEN as u64, FLOOR, CEILING).doing("finding free addresses", Some(&who))?;
+
+    let mut batch = Batch::new();
+    for left in areas.iter().filter(|area| is_ours(area)) {
+        batch.call(Sysno::munmap, [Arg::Value(left.start), Arg::Value(left.end - left.start)]);
+        cleaned.push(format!("{who}: memory of a checkpoint that was killed"));
+    }
+    let process_asked = ProcessAsked::ask(&mut batch);
+    let leader_asked = ThreadAsked::ask(&mut batch);
+    show_steps(subject.pid(), &batch, watch);
+
+    let leader = &mut threads[0];
+    let held = leader.held.take().ok_or_else(|| lost(&who, leader.tid))?;
+    let mut visit = Visit::enter(held, mem.as_fd(), subject.pidfd.as_fd(), place, area)
+        .doing("entering the process", Some(&who))?;
+    visit.run(&mut batch).doing("asking inside the process", Some(&who))?;
+    let mut others = Vec::new();
+    for thread in &mut threads[1..] {
+        let mut batch = Batch::new();
+        let asked = ThreadAsked::ask(&mut batch);
+        let held = thread.held.take().ok_or_else(|| lost(&who, thread.tid))?;
+        let held = visit.run_in(held, &mut batch).doing("asking inside a thread", Some(&who))?;
+        others.push((asked, batch));
+        thread.held = Some(held);
+    }
+    threads[0].held = Some(visit.leave().doing("leaving the process", Some(&who))?);
+
+    let others = others.iter().map(|(asked, batch)| (asked, batch));
+    let answers = std::iter::once((&leader_asked, &batch)).chain(others);
+    for (thread, (asked, batch)) in threads.iter().zip(answers) {
+        let held = thread.held.as_ref().ok_or_else(|| lost(&who, thread.tid))?;
+        records.push(
+            Thread::take(pid, held, thread.sleep.clone(), asked, batch).doing("reading a thread's state", Some(&who))?,
+        );
+    }
+    let held = threads[0].held.as_ref().ok_or_else(|| lost(&who, threads[0].tid))?;
+    let infos = held.thread.pending_signals(true).doing("reading pending signals", Some(&who))?;
+    let pending = Pending::take(&infos, subject.status.shd_pnd);
+    let life = Life::take(subject, pending, &process_asked, &batch).doing("reading the process's state", Some(&who))?;
+    let brk = process_asked.brk(&batch).doing("asking for the program break", Some(&who))?;
+    Ok((life, brk))
+}
+
+/// The memory of a visit whose bardo died.
+fn is_ours(area: &Area) -> bool {
+    area.perms.shared && area.deleted && area.path == "/memfd:bardo"
+}
+
+/// The user asked to stop.
+pub fn cancelled() -> Error {
+    Error::Failed(crate::error::Failure {
+        doing: "stopping, as you asked".into(),
+        who: None,
+        call: None,
+        left: "the tree runs on; nothing was written".into(),
+        remedy: None,
+    })
+}
+
+fn lost(who: &Who, tid: i32) -> Error {
+    Error::Failed(crate::error::Failure {
+        doing: format!("looking for thread {tid}"),
+        who: Some(who.clone()),
+        call: Some(Failed { call: format!("thread {tid} is gone"), errno: bardo_kernel::Errno(libc::ESRCH) }),
+        left: "the tree runs on; nothing was written".into(),
+        remedy: None,
+    })
+}
+
+/// For `--steps`.
+pub fn show_steps(pid: i32, batch: &Batch, watch: &dyn Watch) {
+    if watch.wants_steps() {
+        for line in batch.lines() {
+            watch.step(pid, &line);
+        }
+    }
+}

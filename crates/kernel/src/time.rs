@@ -1,0 +1,40 @@
+//! Clocks (clock_gettime(2)) and short sleeps (clock_nanosleep(2)). Privilege: none.
+
+use syscalls::Sysno;
+
+use crate::gate::syscall;
+
+/// CLOCK_MONOTONIC, in nanoseconds.
+pub fn monotonic_ns() -> u64 {
+    clock_ns(libc::CLOCK_MONOTONIC)
+}
+
+/// CLOCK_REALTIME, in nanoseconds since the epoch.
+pub fn realtime_ns() -> u64 {
+    clock_ns(libc::CLOCK_REALTIME)
+}
+
+fn clock_ns(clock: i32) -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the time lives over the call, which can't fail for these clocks.
+    let _ = unsafe { syscall(Sysno::clock_gettime, [clock as usize, &raw mut time as usize, 0, 0, 0, 0]) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// Sleeps this long, or less where a signal comes.
+pub fn sleep_ns(nanoseconds: u64) {
+    let time = libc::timespec {
+        tv_sec: (nanoseconds / 1_000_000_000) as i64,
+        tv_nsec: (nanoseconds % 1_000_000_000) as i64,
+    };
+    // SAFETY: the time lives over the call.
+    let _ = unsafe {
+        syscall(Sysno::clock_nanosleep, [libc::CLOCK_MONOTONIC as usize, 0, &raw const time as usize, 0, 0, 0])
+    };
+}
+
+/// Gives the processor to whoever waits for it (sched_yield(2)).
+pub fn give_way() {
+    // SAFETY: no memory is touched.
+    let _ = unsafe { syscall(Sysno::sched_yield, [0; 6]) };
+}
