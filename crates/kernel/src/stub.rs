@@ -236,7 +236,10 @@ impl Batch {
         let tids = self.data(&tids);
         // `struct clone_args` holds a pointer, which is only known once the batch is placed: it is told by patching.
         let args = self.data(&clone.to_bytes(0));
-        if let (Arg::Data(args), Arg::Data(tids)) = (args, tids) {
+        if let (Arg::Data(args), Arg::Data(tids)) = (args, tids)
+            // An address without a count is EINVAL.
+            && !clone.set_tid.is_empty()
+        {
             self.pointers.push((args + crate::shelf::SET_TID_OFFSET, tids));
         }
         let len = Arg::Value(crate::shelf::CLONE_ARGS as u64);
