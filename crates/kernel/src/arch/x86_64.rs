@@ -302,7 +302,9 @@ bardo_stub_body_enter:
 .Lbardo_step:
     test    %r13, %r13
     jz      .Lbardo_finished
-    mov     (%r12), %rax
+    mov     (%r12), %r14                        // in registers: by the time a clone3's child runs, the steps may be others
+    mov     56(%r12), %r15
+    mov     %r14, %rax
     mov     8(%r12), %rdi
     mov     16(%r12), %rsi
     mov     24(%r12), %rdx
@@ -312,9 +314,9 @@ bardo_stub_body_enter:
     syscall
     test    %rax, %rax
     jnz     .Lbardo_result
-    cmpq    $435, (%r12)                        // clone3 returned in the child: it has a slot of its own
+    cmp     $435, %r14                          // clone3 returned in the child: it has a slot of its own
     jne     .Lbardo_result
-    jmp     *56(%r12)
+    jmp     *%r15
 .Lbardo_result:
     mov     %rax, 64(%r12)
     cmpq    $435, (%r12)
