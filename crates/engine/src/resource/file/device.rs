@@ -133,7 +133,9 @@ impl Saved for OpenDevice {
             None => hindrance("file/missing", "there is no such device, neither there nor in /dev".into()),
             Some(path) => match self.open_at(&path) {
                 Ok(_) => Vec::new(),
-                Err(e) => hindrance("file/denied", format!("it can't be opened as the tree had it open: {e}")),
+                Err(e) => {
+                    hindrance("file/denied", format!("it can't be opened as the tree had it open: {e}"))
+                }
             },
         }
     }

@@ -95,7 +95,9 @@ impl Kind for External {
         match kind {
             libc::S_IFIFO => file.is_stdio() && goes_one_way(file, scene),
             libc::S_IFSOCK => scene.is_roots_stdio(file),
-            libc::S_IFREG => file.reach != Reach::Same && scene.is_roots_stdio(file) && is_held_outside(file, scene),
+            libc::S_IFREG => {
+                file.reach != Reach::Same && scene.is_roots_stdio(file) && is_held_outside(file, scene)
+            }
             _ => false,
         }
     }
@@ -125,7 +127,10 @@ impl Kind for External {
         }
         let unique: BTreeSet<i32> = file.stdio.iter().copied().collect();
         if unique.len() != file.stdio.len() || unique.iter().any(|role| !(0..=2).contains(role)) {
-            return Err(image::wrong(record, format!("stdio {:?}, where 0, 1 and 2 are, each once", file.stdio)));
+            return Err(image::wrong(
+                record,
+                format!("stdio {:?}, where 0, 1 and 2 are, each once", file.stdio),
+            ));
         }
         image.add(record, Box::new(file))
     }
@@ -145,19 +150,22 @@ fn was(file: &Seen) -> &'static str {
 fn goes_one_way(file: &Seen, scene: &Scene<'_>) -> bool {
     let object = scene.object(file);
     let mut all = scene.files.iter().filter(|other| scene.object(other) == object);
-    file.reads() != file.writes() && all.all(|other| (other.reads(), other.writes()) == (file.reads(), file.writes()))
+    file.reads() != file.writes()
+        && all.all(|other| (other.reads(), other.writes()) == (file.reads(), file.writes()))
 }
 
 /// Whether a process outside the tree has this file open, as far as we may see.
 fn is_held_outside(file: &Seen, scene: &Scene<'_>) -> bool {
     let tree: BTreeSet<i32> = scene.subjects.iter().map(|s| s.pid()).collect();
     let own = std::process::id() as i32;
-    procfs::processes().unwrap_or_default().into_iter().filter(|pid| *pid != own && !tree.contains(pid)).any(|pid| {
-        procfs::descriptors(pid).unwrap_or_default().into_iter().any(|fd| {
-            fs::stat(procfs::path(pid, &format!("fd/{fd}")))
-                .is_ok_and(|stat| (stat.dev, stat.ino) == (file.stat.dev, file.stat.ino))
-        })
-    })
+    procfs::processes().unwrap_or_default().into_iter().filter(|pid| *pid != own && !tree.contains(pid)).any(
+        |pid| {
+            procfs::descriptors(pid).unwrap_or_default().into_iter().any(|fd| {
+                fs::stat(procfs::path(pid, &format!("fd/{fd}")))
+                    .is_ok_and(|stat| (stat.dev, stat.ino) == (file.stat.dev, file.stat.ino))
+            })
+        },
+    )
 }
 
 /// What the outside connects to, as the user gave it.
@@ -194,7 +202,9 @@ impl<'a> Connections<'a> {
 
 /// What `--external` names that isn't in the image.
 pub(super) fn unknown<'a>(given: &'a [String], names: &'a [&str]) -> impl Iterator<Item = Hindrance> + 'a {
-    let known = |one: &&String| !names.iter().any(|name| one.strip_prefix(name).is_some_and(|rest| rest.starts_with('=')));
+    let known = |one: &&String| {
+        !names.iter().any(|name| one.strip_prefix(name).is_some_and(|rest| rest.starts_with('=')))
+    };
     given.iter().filter(known).map(|one| Hindrance {
         code: "external/unknown",
         what: format!("--external {one}"),
@@ -214,7 +224,9 @@ impl OpenExternal {
         let named = role.map(|role| ROLES[role as usize]).filter(|name| self.names.iter().any(|n| n == name));
         named
             .and_then(|name| connections.find(name))
-            .or_else(|| self.names.iter().filter(|n| !ROLES.contains(&n.as_str())).find_map(|n| connections.find(n)))
+            .or_else(|| {
+                self.names.iter().filter(|n| !ROLES.contains(&n.as_str())).find_map(|n| connections.find(n))
+            })
             .or(role.map(Target::Fd))
             .or((self.was == "terminal").then_some(Target::Path("/dev/tty")))
     }

@@ -88,7 +88,10 @@ impl FilesImage {
                 return Err(wrong(record, why));
             }
             if !self.files.contains_key(&entry.file) {
-                let why = format!("descriptor {} leads to the open file {}, of which no record came before", entry.fd, entry.file);
+                let why = format!(
+                    "descriptor {} leads to the open file {}, of which no record came before",
+                    entry.fd, entry.file
+                );
                 return Err(wrong(record, why));
             }
             table.push(entry);
@@ -143,7 +146,8 @@ impl FilesImage {
             remedy: hindrance.remedy,
         };
         refusals.extend(self.pipes.iter().filter_map(|(id, pipe)| pipe.check(*id)).map(bare));
-        let names: Vec<&str> = self.files.values().flat_map(|file| file.names()).map(String::as_str).collect();
+        let names: Vec<&str> =
+            self.files.values().flat_map(|file| file.names()).map(String::as_str).collect();
         refusals.extend(external::unknown(outside, &names).map(bare));
         refusals.extend(self.check_limit());
         refusals
@@ -155,7 +159,10 @@ impl FilesImage {
         Some(Refusal {
             who: None,
             fd: None,
-            what: format!("{needed} descriptor numbers: up to {} in the tree, and all its open files", self.highest_fd()),
+            what: format!(
+                "{needed} descriptor numbers: up to {} in the tree, and all its open files",
+                self.highest_fd()
+            ),
             code: "file/limit",
             why: format!("a process here can't have as many: {failed}"),
             remedy: "raise the hard limit of open files (ulimit -Hn), or fs.nr_open".into(),

@@ -101,11 +101,16 @@ impl Place {
     /// # Errors
     /// What is wrong with it.
     pub fn validate(&self, allowed: i32, kind: Option<u32>) -> std::result::Result<(), String> {
-        if !self.path().is_absolute() || self.path.len() >= libc::PATH_MAX as usize || self.path.contains(&0) {
+        if !self.path().is_absolute() || self.path.len() >= libc::PATH_MAX as usize || self.path.contains(&0)
+        {
             return Err(format!("{:?} isn't an absolute path", self.path()));
         }
         if self.flags & !allowed != 0 {
-            return Err(format!("the flags {:#o}, of which {:#o} can't be", self.flags, self.flags & !allowed));
+            return Err(format!(
+                "the flags {:#o}, of which {:#o} can't be",
+                self.flags,
+                self.flags & !allowed
+            ));
         }
         if kind.is_some_and(|kind| self.mode & libc::S_IFMT != kind) {
             return Err(format!("the mode {:#o}, which is another type of file", self.mode));
@@ -134,7 +139,12 @@ impl Place {
             Ok(now) => now,
             Err(e) => {
                 let remedy = "put it back where it was, with the content that it had at the checkpoint";
-                return one("file/missing", what, &format!("the tree had it open, and it isn't there: {}", e.errno), remedy);
+                return one(
+                    "file/missing",
+                    what,
+                    &format!("the tree had it open, and it isn't there: {}", e.errno),
+                    remedy,
+                );
             }
         };
         if now.kind() != self.mode & libc::S_IFMT {
@@ -143,9 +153,16 @@ impl Place {
         }
         let changes = if content { self.changes(&now) } else { Vec::new() };
         if !changes.is_empty() && rules.files == restart::Files::MustMatch {
-            let why = "the tree goes on from what it knew of the file, and would read or overwrite other content";
-            let remedy = "put back the file as it was, or   --files ignore-changes   to go on with it as it is now";
-            return one("file/changed", format!("{what}, changed since: {}", changes.join(", ")), why, remedy);
+            let why =
+                "the tree goes on from what it knew of the file, and would read or overwrite other content";
+            let remedy =
+                "put back the file as it was, or   --files ignore-changes   to go on with it as it is now";
+            return one(
+                "file/changed",
+                format!("{what}, changed since: {}", changes.join(", ")),
+                why,
+                remedy,
+            );
         }
         // O_NONBLOCK, so that a lease of somebody's, or a FIFO that took the file's place just now, can't make us wait.
         match fs::open(&self.path(), self.flags | libc::O_NOCTTY | libc::O_NONBLOCK, 0) {

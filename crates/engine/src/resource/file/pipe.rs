@@ -191,7 +191,8 @@ fn held_outside(scene: &Scene<'_>, inodes: &BTreeSet<u64>) -> BTreeMap<u64, (Who
         for fd in procfs::descriptors(pid).unwrap_or_default() {
             let Ok(link) = fs::read_link(procfs::path(pid, &format!("fd/{fd}"))) else { continue };
             if let Some(ino) = pipe_inode(link.as_os_str().as_bytes()).filter(|ino| inodes.contains(ino)) {
-                let name = procfs::comm(pid).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+                let name =
+                    procfs::comm(pid).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
                 holders.entry(ino).or_insert((Who { pid, name }, fd));
             }
         }
@@ -236,7 +237,8 @@ impl Kind for Pipe {
                 } else {
                     ("reading", "who writes to it isn't part of the tree, and would meet nobody")
                 };
-                let remedy = format!("{allow}   if it is to be connected anew at the restart, or checkpoint both");
+                let remedy =
+                    format!("{allow}   if it is to be connected anew at the restart, or checkpoint both");
                 out.refuse(scene, file, "pipe/outside", format!("{} ({end} end)", file.show()), why, &remedy);
                 return Ok(());
             }
@@ -246,9 +248,14 @@ impl Kind for Pipe {
                         scene,
                         file,
                         "pipe/leak",
-                        format!("{}, which {who} outside the tree has open too, as descriptor {fd}", file.show()),
+                        format!(
+                            "{}, which {who} outside the tree has open too, as descriptor {fd}",
+                            file.show()
+                        ),
                         "a copy of the pipe would be made, and the other process would keep the old one",
-                        &format!("{allow}   if the other process doesn't use it, or checkpoint both together"),
+                        &format!(
+                            "{allow}   if the other process doesn't use it, or checkpoint both together"
+                        ),
                     );
                 }
                 return Ok(());
@@ -337,7 +344,8 @@ fn copy(from: &OwnedFd, capacity: usize) -> bardo_kernel::Result<Option<(Vec<i64
     let mut bytes = vec![0; PAGE + 1];
     fs::write(one.write.as_fd(), b"|")?;
     while data.len() < total {
-        let n = pipe::splice(all.read.as_fd(), None, one.write.as_fd(), None, total, libc::SPLICE_F_NONBLOCK)?;
+        let n =
+            pipe::splice(all.read.as_fd(), None, one.write.as_fd(), None, total, libc::SPLICE_F_NONBLOCK)?;
         // [own byte][buffer] becomes [buffer][own byte]. A read goes on into the next buffer, unless this one is a
         // packet.
         fs::read(one.read.as_fd(), &mut bytes[..1])?;
@@ -349,7 +357,9 @@ fn copy(from: &OwnedFd, capacity: usize) -> bardo_kernel::Result<Option<(Vec<i64
             fs::write(one.write.as_fd(), b"|")?;
         }
         if n == 0 || got < n {
-            return Err(bardo_kernel::Failed::unexpected(format!("a buffer of {n} bytes, of which {got} can be read")));
+            return Err(bardo_kernel::Failed::unexpected(format!(
+                "a buffer of {n} bytes, of which {got} can be read"
+            )));
         }
         data.extend_from_slice(&bytes[..n]);
         buffers.push(if packet { -(n as i64) } else { n as i64 });
@@ -374,7 +384,11 @@ impl SavedPipe {
             return Some(Hindrance {
                 code: "pipe/incomplete",
                 what,
-                why: format!("the image has {} bytes of what was in it, of {}", self.data.len(), self.expected),
+                why: format!(
+                    "the image has {} bytes of what was in it, of {}",
+                    self.data.len(),
+                    self.expected
+                ),
                 remedy: "the image is unusable: take another".into(),
             });
         }
@@ -404,7 +418,10 @@ fn take_pipe(record: &Record, image: &mut FilesImage) -> Result<()> {
     for buffer in &pipe.buffers {
         expected = expected.saturating_add(buffer.unsigned_abs());
         if *buffer == 0 || *buffer < -(PAGE as i64) || expected > pipe.capacity {
-            return Err(image::wrong(record, format!("a buffer of {buffer} bytes, {expected} with those before")));
+            return Err(image::wrong(
+                record,
+                format!("a buffer of {buffer} bytes, {expected} with those before"),
+            ));
         }
     }
     if image.pipes.contains_key(&record.id) {
@@ -481,7 +498,10 @@ fn fill(saved: &SavedPipe) -> bardo_kernel::Result<pipe::Pipe> {
         rest = after;
         let packet = *buffer < 0;
         if packet != packets {
-            fcntl::set_status_flags(made.write.as_fd(), libc::O_NONBLOCK | if packet { libc::O_DIRECT } else { 0 })?;
+            fcntl::set_status_flags(
+                made.write.as_fd(),
+                libc::O_NONBLOCK | if packet { libc::O_DIRECT } else { 0 },
+            )?;
             packets = packet;
         }
         let next = record.buffers.get(at + 1).map_or(0, |next| next.unsigned_abs()) as usize;
@@ -497,7 +517,9 @@ fn fill(saved: &SavedPipe) -> bardo_kernel::Result<pipe::Pipe> {
             let copied = pipe::tee(helper.read.as_fd(), made.write.as_fd(), len, libc::SPLICE_F_NONBLOCK)?;
             let drained = fs::read(helper.read.as_fd(), &mut vec![0; len])?;
             if copied != len || drained != len {
-                return Err(bardo_kernel::Failed::unexpected(format!("tee of {len} bytes: {copied}, {drained}")));
+                return Err(bardo_kernel::Failed::unexpected(format!(
+                    "tee of {len} bytes: {copied}, {drained}"
+                )));
             }
         } else {
             put(&made, bytes)?;

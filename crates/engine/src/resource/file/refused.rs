@@ -21,7 +21,8 @@ pub struct Refused;
 /// The name of the line in the table; no record has it.
 pub const NAME: &str = "file/unknown";
 
-const LATER: &str = "a later version of bardo will save these; until then close it, or checkpoint before it is opened";
+const LATER: &str =
+    "a later version of bardo will save these; until then close it, or checkpoint before it is opened";
 const NEVER: &str = "close it before the checkpoint, or checkpoint before it is opened";
 
 /// An open file without an inode of its own: what its link's text begins with, the code, what it is, why not, what to do.
@@ -50,14 +51,39 @@ const ANONYMOUS: &[Anonymous] = &[
     later("anon_inode:[pidfd]", "file/pidfd", "pidfd", "the process it stands for isn't saved with it yet"),
     later("pidfd:", "file/pidfd", "pidfd", "the process it stands for isn't saved with it yet"),
     never("anon_inode:[fanotify]", "file/fanotify", "fanotify", "others wait for its answers"),
-    never("anon_inode:[io_uring]", "file/io_uring", "io_uring", "the kernel doesn't show requests that are under way"),
-    never("anon_inode:[userfaultfd]", "file/userfaultfd", "userfaultfd", "the kernel doesn't show what it registered"),
-    never("anon_inode:[perf_event]", "file/perf_event", "perf event", "it counts on this processor and this kernel"),
+    never(
+        "anon_inode:[io_uring]",
+        "file/io_uring",
+        "io_uring",
+        "the kernel doesn't show requests that are under way",
+    ),
+    never(
+        "anon_inode:[userfaultfd]",
+        "file/userfaultfd",
+        "userfaultfd",
+        "the kernel doesn't show what it registered",
+    ),
+    never(
+        "anon_inode:[perf_event]",
+        "file/perf_event",
+        "perf event",
+        "it counts on this processor and this kernel",
+    ),
     never("anon_inode:bpf-", "file/bpf", "BPF object", "it lives in this kernel"),
     never("anon_inode:bpf_link", "file/bpf", "BPF link", "it lives in this kernel"),
     never("anon_inode:kvm-", "file/kvm", "virtual machine", "its state is in this kernel and this processor"),
-    never("anon_inode:[landlock-ruleset]", "file/landlock", "landlock ruleset", "the kernel doesn't show its rules"),
-    never("anon_inode:seccomp notify", "file/seccomp", "seccomp listener", "other processes wait for its answers"),
+    never(
+        "anon_inode:[landlock-ruleset]",
+        "file/landlock",
+        "landlock ruleset",
+        "the kernel doesn't show its rules",
+    ),
+    never(
+        "anon_inode:seccomp notify",
+        "file/seccomp",
+        "seccomp listener",
+        "other processes wait for its answers",
+    ),
     never("anon_inode:[fscontext]", "file/mount", "half-made mount", "the kernel doesn't show it"),
     never("anon_inode:sync_file", "file/dma", "fence", "it belongs to a device"),
     never("anon_inode:dmabuf", "file/dma", "DMA buffer", "it belongs to a device"),
@@ -116,7 +142,14 @@ impl Kind for Refused {
         if let Some(one) = ANONYMOUS.iter().find(|one| link.starts_with(one.link.as_bytes())) {
             // A regular file may be called /memfd:x too.
             if file.reach != Reach::Same {
-                out.refuse(scene, file, one.code, format!("{} ({})", one.name, file.show()), one.why, one.remedy);
+                out.refuse(
+                    scene,
+                    file,
+                    one.code,
+                    format!("{} ({})", one.name, file.show()),
+                    one.why,
+                    one.remedy,
+                );
                 return Ok(());
             }
         }
@@ -170,9 +203,11 @@ fn refuse_lost(file: &Seen, scene: &Scene<'_>, out: &mut Collected) {
             format!("{} ({} bytes)", name, file.stat.size),
             "its name was removed, so it can't be opened again, and its content isn't saved yet",
         ),
-        Reach::Replaced => {
-            ("file/replaced", name, "its path leads to another file now: something took its place, or is mounted over it")
-        }
+        Reach::Replaced => (
+            "file/replaced",
+            name,
+            "its path leads to another file now: something took its place, or is mounted over it",
+        ),
         Reach::Unreachable => ("file/unreachable", name, "it has no path here that leads to it"),
     };
     out.refuse(scene, file, code, what, why, LATER);
@@ -231,6 +266,8 @@ fn name_socket(kind: socket::Kind) -> (&'static str, String) {
         (libc::AF_INET6, libc::IPPROTO_UDP) => ("socket/udp", "UDP socket (IPv6)".into()),
         (libc::AF_NETLINK, protocol) => ("socket/netlink", format!("netlink socket, protocol {protocol}")),
         (libc::AF_PACKET, _) => ("socket/packet", "packet socket".into()),
-        (domain, protocol) => ("socket/other", format!("{type_name} socket of family {domain}, protocol {protocol}")),
+        (domain, protocol) => {
+            ("socket/other", format!("{type_name} socket of family {domain}, protocol {protocol}"))
+        }
     }
 }

@@ -173,7 +173,10 @@ impl<'a> Scene<'a> {
     pub fn is_vouched(&self, file: &Seen) -> bool {
         let named = |name: &String| {
             *name == file.show()
-                || file.holders.iter().any(|h| *name == format!("fd:{}:{}", self.subjects[h.subject].pid(), h.fd))
+                || file
+                    .holders
+                    .iter()
+                    .any(|h| *name == format!("fd:{}:{}", self.subjects[h.subject].pid(), h.fd))
         };
         self.vouched.iter().any(named)
     }
@@ -206,14 +209,17 @@ impl<'a> Scene<'a> {
     /// # Errors
     /// Where it can't be asked.
     pub fn is_plain(&self, file: &Seen, out: &mut Collected) -> Result<bool> {
-        let later = "a later version of bardo will save it; until then release it, or checkpoint at another moment";
+        let later =
+            "a later version of bardo will save it; until then release it, or checkpoint at another moment";
         let mut plain = true;
         for (holder, lock) in &file.locks {
             let end = lock.end.map_or("the end".to_owned(), |end| end.to_string());
             let (code, name, why) = match lock.kind {
-                locks::Kind::Lease => {
-                    ("file/lease", "lease", "the process would not be told any more when others open the file")
-                }
+                locks::Kind::Lease => (
+                    "file/lease",
+                    "lease",
+                    "the process would not be told any more when others open the file",
+                ),
                 _ => ("file/lock", "lock", "others could take it while the tree is stopped"),
             };
             let kind = match &lock.kind {
@@ -254,7 +260,8 @@ impl<'a> Scene<'a> {
     /// Where it can't be asked.
     pub fn signals_the_tree(&self, file: &Seen) -> Result<bool> {
         let fd = self.duplicate(file)?;
-        let owner = fcntl::owner(fd.as_fd()).doing("asking for a file's signal owner", Some(self.who(file)))?;
+        let owner =
+            fcntl::owner(fd.as_fd()).doing("asking for a file's signal owner", Some(self.who(file)))?;
         Ok(match owner {
             Owner::None => false,
             Owner::Thread(tid) => self.subjects.iter().any(|s| s.tids.contains(&tid)),
@@ -340,7 +347,9 @@ fn find(subjects: &[&Subject]) -> Result<(Vec<Entry>, Vec<Seen>)> {
         let (one, other) = (subjects[a.subject], subjects[b.subject]);
         kcmp::compare(one.pid(), other.pid(), What::File { fd1: a.fd, fd2: b.fd })
             .and_then(|order| {
-                order.ordering().ok_or_else(|| bardo_kernel::Failed::unexpected("kcmp: no order among open files"))
+                order
+                    .ordering()
+                    .ok_or_else(|| bardo_kernel::Failed::unexpected("kcmp: no order among open files"))
             })
             .doing("comparing open files", Some(&one.who))
     };

@@ -183,5 +183,7 @@ fn refuse_shared_tables(subjects: &[&Subject], refusals: &mut Vec<Refusal>) -> R
 
 /// The descriptors of each process, by its index.
 pub(super) fn by_process(entries: &[Entry]) -> impl Iterator<Item = (usize, &[Entry])> {
-    entries.chunk_by(|a, b| a.holder.subject == b.holder.subject).map(|chunk| (chunk[0].holder.subject, chunk))
+    entries
+        .chunk_by(|a, b| a.holder.subject == b.holder.subject)
+        .map(|chunk| (chunk[0].holder.subject, chunk))
 }

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use bardo_image::{Frame, Header, Reader, Record, Value, Writer};
 use bardo_kernel::mmap::find_hole;
+use bardo_kernel::procfs::syscall::{self, Syscall};
 use bardo_kernel::procfs::{self, maps, stat, status};
 use bardo_kernel::shelf::{CloneArgs, Layout, Shelf};
 use bardo_kernel::{fcntl, fs, pidfd, pipe, ptrace};
@@ -19,6 +20,26 @@ use bardo_kernel::{fcntl, fs, pidfd, pipe, ptrace};
 use super::*;
 use crate::error::{Error, Refusal, Who};
 use crate::subject::Subject;
+
+/// Whether this is a process that runs this one test and nothing else. If not, it is run in one: what other tests of this
+/// program fork would hold our pipes and files open.
+pub(super) fn is_alone() -> bool {
+    const ALONE: &str = "BARDO_TEST_ALONE";
+    let thread = std::thread::current();
+    let name = thread.name().expect("a test's thread has its name");
+    // With --test-threads=1 tests run in the main thread, one after the other.
+    if std::env::var_os(ALONE).is_some() || name == "main" {
+        // Whatever started the tests may have left us descriptors of its own, which are no part of them.
+        fcntl::set_cloexec_range(3, u32::MAX).unwrap();
+        return true;
+    }
+    let program = std::env::current_exe().unwrap();
+    let run = Command::new(program).args(["--exact", name, "--nocapture"]).env(ALONE, "1").output().unwrap();
+    let said = String::from_utf8_lossy(&run.stdout);
+    assert!(run.status.success(), "{said}{}", String::from_utf8_lossy(&run.stderr));
+    assert!(said.contains("1 passed"), "{name} wasn't run: {said}");
+    false
+}
 
 /// A process as the freeze would hand it over.
 pub(super) fn subject(pid: i32) -> Subject {
@@ -44,8 +65,6 @@ pub(super) struct Sleeper {
 impl Sleeper {
     /// Runs redirections (`exec 5<file 6>&5`) in a shell that inherits these, and then only sleeps.
     pub fn new(redirections: &str, stdio: [Stdio; 3]) -> Sleeper {
-        // Whatever started the tests may have left us descriptors of its own, which are no part of them.
-        fcntl::set_cloexec_range(3, u32::MAX).unwrap();
         let [stdin, stdout, stderr] = stdio;
         let script = format!("{redirections}\nexec sleep 100000");
         let child = Command::new("sh")
@@ -56,8 +75,14 @@ impl Sleeper {
             .spawn()
             .unwrap();
         let pid = child.id() as i32;
-        while procfs::comm(pid).unwrap() != "sleep" {
-            assert_ne!(stat::read(pid).unwrap().state, stat::State::Zombie, "the shell failed: {redirections}");
+        // Once it sleeps, the loader has closed all that it opened.
+        let sleeps = |nr: u64| [libc::SYS_nanosleep, libc::SYS_clock_nanosleep].contains(&(nr as i64));
+        while !matches!(syscall::read(pid), Ok(Syscall::Inside { nr, .. }) if sleeps(nr)) {
+            assert_ne!(
+                stat::read(pid).unwrap().state,
+                stat::State::Zombie,
+                "the shell failed: {redirections}"
+            );
             std::thread::yield_now();
         }
         Sleeper { child, subject: subject(pid) }
@@ -153,7 +178,8 @@ impl Revived {
         assert_eq!(image.check(restart::Files::MustMatch, &external), []);
         let layout = Layout { slots: pids.len(), arena: 4096 };
         let ours = maps::read(std::process::id() as i32).unwrap();
-        let taken: Vec<(u64, u64)> = ours.iter().map(|a| (a.start, a.end)).filter(|(s, _)| *s < 1 << 47).collect();
+        let taken: Vec<(u64, u64)> =
+            ours.iter().map(|a| (a.start, a.end)).filter(|(s, _)| *s < 1 << 47).collect();
         // Tests run at once, each with a shelf of its own: each looks for its hole somewhere else.
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let ceiling = (1 << 46) - (u64::from(NUMBER.fetch_add(1, Ordering::Relaxed)) << 32);
@@ -213,6 +239,9 @@ pub(super) fn assert_same_after_restart(subjects: &[&Subject]) -> Revived {
 
 #[test]
 fn files_of_every_kind_come_back_in_every_place() {
+    if !is_alone() {
+        return;
+    }
     let dir = Dir::new();
     let (one, two) = (dir.file("one", b"0123456789"), dir.file("two words", b""));
     let home = dir.0.to_str().unwrap();
@@ -237,6 +266,9 @@ fn files_of_every_kind_come_back_in_every_place() {
 
 #[test]
 fn what_relatives_share_they_share_again() {
+    if !is_alone() {
+        return;
+    }
     let dir = Dir::new();
     let shared = File::open(dir.file("shared", b"content")).unwrap();
     let end = || Stdio::from(shared.try_clone().unwrap());
@@ -250,6 +282,9 @@ fn what_relatives_share_they_share_again() {
 
 #[test]
 fn a_process_without_descriptors_and_one_with_many() {
+    if !is_alone() {
+        return;
+    }
     let dir = Dir::new();
     let path = dir.file("many", b"x");
     let none = Sleeper::quiet("exec <&- >&- 2>&-");
@@ -263,13 +298,17 @@ fn a_process_without_descriptors_and_one_with_many() {
 
 #[test]
 fn steps_fit_and_leave_nothing_else_open() {
+    if !is_alone() {
+        return;
+    }
     let dir = Dir::new();
     let sleeper = Sleeper::quiet(&format!("exec 4<{} 9<&4", dir.file("x", b"")));
     let image = through_an_image(&accepted(&[&sleeper.subject]));
     let pool = image.open_all(&[], 100).unwrap();
     assert!(image.open_all(&[], 9).is_err(), "a base within the tables");
     let lines: Vec<String> = image.steps(sleeper.subject.own_pid, &pool, 4096)[0].lines().collect();
-    let closes: Vec<&str> = lines.iter().map(String::as_str).filter(|l| l.starts_with("close_range")).collect();
+    let closes: Vec<&str> =
+        lines.iter().map(String::as_str).filter(|l| l.starts_with("close_range")).collect();
     assert_eq!(closes, ["close_range(3, 3)", "close_range(5, 8)", "close_range(10, 0xffffffff)"]);
     let lines: Vec<String> = image.steps(0, &pool, 4096)[0].lines().collect();
     assert_eq!(lines, ["close_range(0, 0xffffffff)"]);
@@ -280,6 +319,9 @@ fn steps_fit_and_leave_nothing_else_open() {
 
 #[test]
 fn changes_since_are_reported_before_anything_is_made() {
+    if !is_alone() {
+        return;
+    }
     let dir = Dir::new();
     let (path, other, gone) = (dir.file("path", b"1"), dir.file("other", b"2"), dir.file("gone", b"3"));
     let sleeper = Sleeper::quiet(&format!("exec 3<{path} 4>>{other} 5<{gone} 6<{}", dir.0.display()));
@@ -301,6 +343,9 @@ fn changes_since_are_reported_before_anything_is_made() {
 
 #[test]
 fn what_cannot_be_saved_is_refused_by_name() {
+    if !is_alone() {
+        return;
+    }
     let dir = Dir::new();
     let (gone, path) = (dir.file("gone", b"x"), dir.file("path", b"x"));
     let fifo = dir.0.join("fifo");
@@ -337,6 +382,9 @@ fn what_cannot_be_saved_is_refused_by_name() {
 
 #[test]
 fn a_file_whose_name_looks_deleted_is_none() {
+    if !is_alone() {
+        return;
+    }
     let dir = Dir::new();
     let path = dir.file("here (deleted)", b"x");
     let sleeper = Sleeper::quiet(&format!("exec 3<'{path}'"));
@@ -432,13 +480,19 @@ fn records_that_say_what_cannot_be_are_errors() {
     assert!(image.take(&record("file/device", 2, &with(device, "minor", 3.into()))).unwrap());
     assert!(image.take(&table(1, vec![entry(0, 1), entry(70_000, 2)])).unwrap());
     assert!(image.take(&table(1, vec![entry(70_001, 2)])).unwrap(), "a table in two records");
-    assert!(matches!(image.take(&table(1, vec![entry(5, 2)])), Err(Error::Image(_))), "a second part that goes back");
+    assert!(
+        matches!(image.take(&table(1, vec![entry(5, 2)])), Err(Error::Image(_))),
+        "a second part that goes back"
+    );
     assert!(!image.take(&record("memory/space", 1, &[])).unwrap());
     assert_eq!((image.highest_fd(), image.open_files(), image.descriptors()), (70_001, 2, 3));
 }
 
 #[test]
 fn a_limit_that_is_too_low_is_found_before() {
+    if !is_alone() {
+        return;
+    }
     let mut image = FilesImage::default();
     let null = File::open("/dev/null").unwrap();
     let sleeper = Sleeper::new("", [Stdio::from(null), Stdio::null(), Stdio::null()]);
@@ -455,6 +509,9 @@ fn a_limit_that_is_too_low_is_found_before() {
 
 #[test]
 fn stdio_of_the_outside_is_connected_by_role_or_by_name() {
+    if !is_alone() {
+        return;
+    }
     let dir = Dir::new();
     let (stdin, stdout) = (pipe::make(0).unwrap(), pipe::make(0).unwrap());
     let shared = stdout.write.try_clone().unwrap();
@@ -494,6 +551,9 @@ fn stdio_of_the_outside_is_connected_by_role_or_by_name() {
 
 #[test]
 fn a_socket_as_the_roots_stdio_and_a_vouched_one_are_external() {
+    if !is_alone() {
+        return;
+    }
     let (ours, theirs) = UnixStream::pair().unwrap();
     let sleeper = Sleeper::new("", [Stdio::from(OwnedFd::from(ours)), Stdio::null(), Stdio::null()]);
     assert_eq!(accepted(&[&sleeper.subject]).externals().len(), 1);
@@ -507,6 +567,9 @@ fn a_socket_as_the_roots_stdio_and_a_vouched_one_are_external() {
 
 #[test]
 fn a_file_without_a_name_on_stdio_is_external_only_if_the_outside_has_it() {
+    if !is_alone() {
+        return;
+    }
     let dir = Dir::new();
     let path = dir.file("gone", b"here document");
     let ours = File::open(&path).unwrap();
