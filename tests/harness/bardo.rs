@@ -147,6 +147,7 @@ pub struct Bardo {
     words: String,
     stdio: Option<[PathBuf; 2]>,
     stdout: Option<Stdio>,
+    stderr: Option<Stdio>,
     outputs: Option<Place>,
     run: String,
 }
@@ -158,7 +159,8 @@ pub fn bardo<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Bardo {
     command.env_remove("BARDO_GATE").env("NO_COLOR", "1");
     let run = unique();
     command.env(RUN, &run);
-    let mut bardo = Bardo { command, words: "bardo".into(), stdio: None, stdout: None, outputs: None, run };
+    let mut bardo =
+        Bardo { command, words: "bardo".into(), stdio: None, stdout: None, stderr: None, outputs: None, run };
     for argument in arguments {
         bardo = bardo.arg(argument);
     }
@@ -220,6 +222,12 @@ impl Bardo {
         self
     }
 
+    /// Sends standard error here.
+    pub fn stderr(mut self, to: impl Into<Stdio>) -> Bardo {
+        self.stderr = Some(to.into());
+        self
+    }
+
     /// Runs it as `sh -c "SCRIPT" sh LAUNCH BARDO ARGUMENTS…`, the script ending in `exec "$@"`.
     pub fn through(mut self, script: &str) -> Bardo {
         let mut shell = Command::new("sh");
@@ -248,7 +256,9 @@ impl Bardo {
             File::options().create(true).append(true).open(path).expect("a file for the output")
         };
         let skip = [&stdout, &stderr].map(|p| std::fs::metadata(p).map_or(0, |m| m.len() as usize));
-        self.command.stdout(self.stdout.take().unwrap_or_else(|| open(&stdout).into())).stderr(open(&stderr));
+        self.command
+            .stdout(self.stdout.take().unwrap_or_else(|| open(&stdout).into()))
+            .stderr(self.stderr.take().unwrap_or_else(|| open(&stderr).into()));
         let process = Process::spawn(&mut self.command);
         Started {
             process,

@@ -70,9 +70,9 @@ fn matches(pattern: &str, name: &str) -> bool {
 }
 
 /// All differences that aren't allowed, one a line; empty if there is none.
-pub fn compare(before: &Snapshot, after: &Snapshot) -> String {
+pub fn compare(before: &Snapshot, after: &Snapshot, more: &[Allowed]) -> String {
     let root = before.root.to_string();
-    let patterns: Vec<String> = ALLOWED.iter().map(|a| a.facts.replace("ROOT", &root)).collect();
+    let patterns: Vec<String> = ALLOWED.iter().chain(more).map(|a| a.facts.replace("ROOT", &root)).collect();
     let names = before.facts.keys().chain(after.facts.keys().filter(|k| !before.facts.contains_key(*k)));
     let mut lines = String::new();
     for name in names {
@@ -109,7 +109,10 @@ mod tests {
                 facts.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
             Snapshot { root: 7, facts }
         };
-        assert_eq!(compare(&snapshot("1", "0"), &snapshot("2", "0")), "");
-        assert_eq!(compare(&snapshot("1", "0"), &snapshot("1", "4")), "7/7 status SigBlk: was 0, is 4\n");
+        assert_eq!(compare(&snapshot("1", "0"), &snapshot("2", "0"), &[]), "");
+        assert_eq!(
+            compare(&snapshot("1", "0"), &snapshot("1", "4"), &[]),
+            "7/7 status SigBlk: was 0, is 4\n"
+        );
     }
 }

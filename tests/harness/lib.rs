@@ -22,7 +22,7 @@ mod snapshot;
 mod wait;
 mod workload;
 
-pub use bardo::{Bardo, Output, bardo, program};
+pub use bardo::{Bardo, Output, Started, bardo, program};
 pub use compare::{ALLOWED, Allowed, compare};
 pub use modes::{Case, left_running, natively, stopped_and_restarted, twenty_times};
 pub use place::Place;

@@ -1,7 +1,7 @@
 //! The ways in which every workload runs: natively, stopped and restarted, left running, twenty times over.
 
 use crate::bardo::bardo;
-use crate::compare::compare;
+use crate::compare::{Allowed, compare};
 use crate::residue::Residue;
 use crate::snapshot::Snapshot;
 use crate::workload::Workload;
@@ -13,6 +13,8 @@ pub struct Case {
     pub name: &'static str,
     /// What follows the directory on its command line.
     pub arguments: &'static [&'static str],
+    /// Differences in `/proc` that are allowed for this one, beside [`crate::ALLOWED`].
+    pub allowed: &'static [Allowed],
 }
 
 impl Case {
@@ -37,13 +39,13 @@ pub fn stopped_and_restarted(case: Case) {
     let mut workload = case.start();
     workload.tree();
     workload.on(workload.checkpoint("image").arg("--stop")).ok();
-    let before = Snapshot::of(workload.pid());
+    let before = Snapshot::of_stopped(workload.pid());
     workload.kill();
     bardo(["verify", "--quiet"]).arg(workload.place().join("image")).run().ok();
 
     workload.restart_detached("image", &["--stopped"]);
-    let after = Snapshot::of(workload.pid());
-    let differences = compare(&before, &after);
+    let after = Snapshot::of_stopped(workload.pid());
+    let differences = compare(&before, &after, case.allowed);
     assert!(differences.is_empty(), "/proc shows these differences after the restart:\n{differences}");
     workload.kill();
 

@@ -38,6 +38,26 @@ pub fn state(pid: i32) -> Option<char> {
     stat[stat.rfind(')')? + 1..].trim_start().chars().next()
 }
 
+/// Whether every thread of the process and of its descendants is stopped, or a zombie.
+pub fn is_stopped(root: i32) -> bool {
+    let threads = descendants(root).into_iter().flat_map(|pid| {
+        let entries = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten();
+        entries.filter_map(|e| std::fs::read_to_string(e.ok()?.path().join("stat")).ok())
+    });
+    let state = |stat: String| stat[stat.rfind(')').map_or(0, |at| at + 1)..].trim_start().chars().next();
+    threads.map(state).all(|s| matches!(s, Some('T' | 't' | 'Z' | 'X')))
+}
+
+/// Whether there is no such process, or only what is to be waited for. A process whose first thread has ended looks like a
+/// zombie, too, but has other threads.
+pub fn is_dead(pid: i32) -> bool {
+    match state(pid) {
+        None => true,
+        Some('Z') => std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count) <= 1,
+        Some(_) => false,
+    }
+}
+
 /// Field 22 of `/proc/PID/stat`, in ticks since boot: two processes of one pid differ in it.
 fn start_time(pid: i32) -> Option<String> {
     let stat = stat(pid)?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::process::{descendants, exists, state};
+use crate::process::{descendants, is_dead, state};
 use crate::wait::until;
 
 /// What one process has of the things that bardo could have left there.
@@ -78,6 +78,5 @@ fn belongings(pid: i32, exact: bool) -> Option<Belongings> {
     let tracer = status.lines().find(|l| l.starts_with("TracerPid")).unwrap_or_default().to_owned();
     let stopped = matches!(state(pid), Some('T' | 't'));
     // Gone meanwhile, or a zombie by now: nothing to compare.
-    let alive = exists(pid) && state(pid) != Some('Z');
-    alive.then_some(Belongings { mappings, descriptors, tracer, stopped })
+    (!is_dead(pid)).then_some(Belongings { mappings, descriptors, tracer, stopped })
 }

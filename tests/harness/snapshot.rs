@@ -11,7 +11,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::process::descendants;
+use crate::process::{descendants, is_stopped};
+use crate::wait::until;
 
 /// Facts about a tree.
 #[derive(Debug, Clone)]
@@ -59,8 +60,15 @@ impl Area {
 }
 
 impl Snapshot {
-    /// Looks at a process and all its descendants, which should be stopped.
-    pub fn of(root: i32) -> Snapshot {
+    /// Looks at a process and all its descendants, once all of them are stopped: a thread that runs stops when it is
+    /// next interrupted.
+    pub fn of_stopped(root: i32) -> Snapshot {
+        until("every thread of the tree is stopped", || is_stopped(root));
+        Snapshot::of(root)
+    }
+
+    /// Looks at a process and all its descendants.
+    fn of(root: i32) -> Snapshot {
         let mut snapshot = Snapshot { root, facts: BTreeMap::new() };
         let mut names = Names::default();
         for pid in descendants(root) {

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use crate::bardo::{Bardo, Output, Started, bardo};
 use crate::place::Place;
-use crate::process::{Process, Tree, adopt_orphans, exists, state};
+use crate::process::{Process, Tree, adopt_orphans, exists, is_dead};
 use crate::wait::{until, until_some};
 
 /// The program of a workload: `task/threads`.
@@ -69,8 +69,9 @@ impl Workload {
         let pid = process.pid();
         let workload = Workload { tree: Tree::of(pid), foreground: None, place, pid };
         let ready = until_some("the workload is ready", || {
-            if passed_over.is_some() && state(pid) == Some('Z') && workload.place.read("verdict").is_empty() {
-                return (process.reap() == passed_over).then_some(false);
+            if passed_over.is_some() && is_dead(pid) && workload.place.read("verdict").is_empty() {
+                assert_eq!(process.reap(), passed_over, "{}", workload.place.read("err"));
+                return Some(false);
             }
             workload.check();
             workload.place.join("ready").exists().then_some(true)
@@ -108,7 +109,7 @@ impl Workload {
         if let Some(output) = self.foreground.as_ref().and_then(Started::ended) {
             panic!("bardo ended before its tree was told to finish: {output}");
         }
-        if matches!(state(self.pid), None | Some('Z')) && self.place.read("verdict").is_empty() {
+        if is_dead(self.pid) && self.place.read("verdict").is_empty() {
             panic!("pid {} ended without a verdict: {}", self.pid, self.place.read("err"));
         }
     }
