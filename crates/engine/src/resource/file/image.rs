@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use bardo_image::Record;
 use bardo_kernel::stub::Batch;
 use bardo_kernel::{fcntl, rlimit};
-use serde::de::{DeserializeOwned, Deserializer, Error as _};
-use serde::{Deserialize, Serialize};
+use serde::de::DeserializeOwned;
 
 use super::external::{self, Connections};
 use super::pipe::SavedPipe;
@@ -32,19 +31,7 @@ pub(super) fn read<T: DeserializeOwned>(record: &Record) -> Result<T> {
 
 /// The error for a record that can be read, and says what can't be.
 pub(super) fn wrong(record: &Record, why: String) -> Error {
-    /// Reads as nothing: its text is the error.
-    #[derive(Debug, Serialize)]
-    struct Wrong;
-    impl<'de> Deserialize<'de> for Wrong {
-        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Wrong, D::Error> {
-            Err(D::Error::custom(String::deserialize(deserializer)?))
-        }
-    }
-    let told = Record { body: bardo_image::Value::Text(why.clone()), ..record.clone() };
-    match told.read::<Wrong>() {
-        Err(e) => Error::Image(e),
-        Ok(_) => Error::Bug(why),
-    }
+    Error::Image(record.unexpected(why))
 }
 
 impl FilesImage {
