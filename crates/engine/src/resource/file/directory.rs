@@ -65,10 +65,10 @@ impl Kind for Directory {
     }
 
     fn collect(&self, file: &Seen, scene: &Scene<'_>, out: &mut Collected) -> Result<()> {
-        if !scene.is_plain(file, out)? {
+        if !scene.is_plain(file, out) {
             return Ok(());
         }
-        if let Some("proc") = made_up(file, scene)? {
+        if let Some("proc") = made_up(file) {
             out.refuse(
                 scene,
                 file,

@@ -103,9 +103,9 @@ impl Kind for External {
     }
 
     fn collect(&self, file: &Seen, scene: &Scene<'_>, out: &mut Collected) -> Result<()> {
-        if !file.locks.is_empty() || scene.signals_the_tree(file)? {
+        if !file.locks.is_empty() || scene.signals_the_tree(file) {
             // Says what of it.
-            scene.is_plain(file, out)?;
+            scene.is_plain(file, out);
             return Ok(());
         }
         let stdio = scene.roles(file);

@@ -158,8 +158,9 @@ impl FilesImage {
 
     /// One above the highest number that is needed while the tree is made.
     fn numbers(&self, base: i32) -> u64 {
-        // Externals may take three each; and a few pass by while the others are opened.
-        u64::from(base.max(0) as u32) + 3 * self.files.len() as u64 + 2 * self.pipes.len() as u64 + 64
+        let roles: usize = self.files.values().map(|file| file.names().len()).sum();
+        // A few more pass by while the others are opened.
+        u64::from(base.max(0) as u32) + (self.files.len() + roles + 2 * self.pipes.len() + 64) as u64
     }
 
     /// Opens everything once, at numbers from `base` on, which must be above [`FilesImage::highest_fd`]. All are

@@ -19,16 +19,14 @@
 use std::os::fd::OwnedFd;
 
 use bardo_image::Record;
-use bardo_kernel::statfs;
 use serde::{Deserialize, Serialize};
-use std::os::fd::AsFd;
 
 use super::path::{Place, REOPEN, Reach};
 use super::pool::Making;
 use super::scene::{Scene, Seen};
 use super::survey::Collected;
 use super::{FilesImage, Hindrance, Kind, Rules, Saved, image};
-use crate::error::{Doing, Result};
+use crate::error::Result;
 use crate::support::Support;
 
 /// The kind.
@@ -89,10 +87,10 @@ impl Kind for Regular {
     }
 
     fn collect(&self, file: &Seen, scene: &Scene<'_>, out: &mut Collected) -> Result<()> {
-        if !scene.is_plain(file, out)? {
+        if !scene.is_plain(file, out) {
             return Ok(());
         }
-        if let Some(system) = made_up(file, scene)? {
+        if let Some(system) = made_up(file) {
             out.refuse(
                 scene,
                 file,
@@ -118,14 +116,9 @@ impl Kind for Regular {
 }
 
 /// The file system's name, if it is one of those whose files are made up.
-pub(super) fn made_up(file: &Seen, scene: &Scene<'_>) -> Result<Option<&'static str>> {
-    // The kernel's own file systems have no disk: their device has major number 0.
-    if libc::major(file.stat.dev) != 0 {
-        return Ok(None);
-    }
-    let fd = scene.duplicate(file)?;
-    let kind = statfs::kind(fd.as_fd()).doing("asking for a file system's type", Some(scene.who(file)))?;
-    Ok(MADE_UP.iter().find(|(magic, _)| *magic == kind).map(|(_, name)| *name))
+pub(super) fn made_up(file: &Seen) -> Option<&'static str> {
+    // All of them are without a disk, and have their type looked up.
+    MADE_UP.iter().find(|(magic, _)| *magic == file.system).map(|(_, name)| *name)
 }
 
 impl Saved for OpenRegular {

@@ -1,9 +1,9 @@
 //! What a survey has before it: the processes, their open files, and what can be told of them by comparing them.
 //!
-//! Every descriptor is looked at through `/proc/PID/fd/N`: stat(2) follows it to the inode, fdinfo tells flags and offset.
-//! Open files of one inode that could be one are told apart by kcmp(2), which gives an order of the kernel's own: each group
-//! is merge-sorted by it, so n descriptors cost n·log n calls, and nothing is held open. A duplicate (pidfd_getfd(2)) is
-//! taken for a moment, once per open file, and only where a call on it is needed.
+//! Every descriptor is duplicated for a moment (pidfd_getfd(2)), to ask for its inode and its signal owner; fdinfo tells
+//! flags, offset and locks. Open files of one inode are told apart by kcmp(2), which gives an order of the kernel's own: each
+//! group is merge-sorted by it, so n descriptors cost n·log n calls, and nothing is held open. The link is read once per open
+//! file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,7 +15,7 @@ use bardo_kernel::fs::Stat;
 use bardo_kernel::kcmp::{self, What};
 use bardo_kernel::procfs::fdinfo::{self, FdInfo};
 use bardo_kernel::procfs::locks::{self, Lock};
-use bardo_kernel::{fs, pidfd, procfs, tty};
+use bardo_kernel::{fs, pidfd, procfs, statfs, tty};
 
 use super::path::{self, Reach};
 use super::pipe::Pipes;
@@ -65,6 +65,12 @@ pub struct Seen {
     pub locks: Vec<(Holder, Lock)>,
     /// Where its path leads.
     pub reach: Reach,
+    /// Who gets its signals.
+    pub owner: Owner,
+    /// Which signal that is; 0 for SIGIO.
+    pub signal: i32,
+    /// The type of its file system (statfs(2)), for regular files and directories on one without a disk; else 0.
+    pub system: u64,
     /// Whether it is a terminal.
     pub terminal: bool,
 }
@@ -205,10 +211,7 @@ impl<'a> Scene<'a> {
     }
 
     /// Whether nothing is attached to it that isn't saved yet: locks, a lease, a signal owner. Refuses what is.
-    ///
-    /// # Errors
-    /// Where it can't be asked.
-    pub fn is_plain(&self, file: &Seen, out: &mut Collected) -> Result<bool> {
+    pub fn is_plain(&self, file: &Seen, out: &mut Collected) -> bool {
         let later =
             "a later version of bardo will save it; until then release it, or checkpoint at another moment";
         let mut plain = true;
@@ -238,35 +241,23 @@ impl<'a> Scene<'a> {
             out.refuse_at(self, *holder, code, what, why, later);
             plain = false;
         }
-        if file.flags & libc::O_PATH != 0 {
-            return Ok(plain);
-        }
-        let fd = self.duplicate(file)?;
-        let who = Some(self.who(file));
-        let owner = fcntl::owner(fd.as_fd()).doing("asking for a file's signal owner", who)?;
-        let signal = fcntl::signal(fd.as_fd()).doing("asking for a file's signal", who)?;
-        if owner != Owner::None || signal != 0 || file.flags & O_ASYNC != 0 {
+        let Seen { owner, signal, .. } = file;
+        if *owner != Owner::None || *signal != 0 || file.flags & O_ASYNC != 0 {
             let what = format!("{}, which sends signal {signal} to {owner:?}", file.show());
             let why = "its signals (fcntl(2), F_SETOWN, F_SETSIG, O_ASYNC) would not come any more";
             out.refuse(self, file, "file/owner", what, why, later);
             plain = false;
         }
-        Ok(plain)
+        plain
     }
 
     /// Whether a process of the tree gets the signals of this file, which belongs to the outside.
-    ///
-    /// # Errors
-    /// Where it can't be asked.
-    pub fn signals_the_tree(&self, file: &Seen) -> Result<bool> {
-        let fd = self.duplicate(file)?;
-        let owner =
-            fcntl::owner(fd.as_fd()).doing("asking for a file's signal owner", Some(self.who(file)))?;
-        Ok(match owner {
+    pub fn signals_the_tree(&self, file: &Seen) -> bool {
+        self.subjects.iter().any(|subject| match file.owner {
             Owner::None => false,
-            Owner::Thread(tid) => self.subjects.iter().any(|s| s.tids.contains(&tid)),
-            Owner::Process(pid) => self.subjects.iter().any(|s| s.pid() == pid),
-            Owner::Group(group) => self.subjects.iter().any(|s| s.stat.pgrp == group),
+            Owner::Thread(tid) => subject.tids.contains(&tid),
+            Owner::Process(pid) => subject.pid() == pid,
+            Owner::Group(group) => subject.stat.pgrp == group,
         })
     }
 
@@ -320,11 +311,41 @@ struct Raw {
     holder: Holder,
     stat: Stat,
     info: FdInfo,
+    owner: Owner,
+    signal: i32,
+    system: u64,
+}
+
+impl Raw {
+    /// Looks at a descriptor. `systems` remembers the types of file systems by their devices.
+    fn look(
+        subject: &Subject,
+        holder: Holder,
+        systems: &mut BTreeMap<u64, u64>,
+    ) -> bardo_kernel::Result<Raw> {
+        let info = fdinfo::read(subject.pid(), holder.fd)?;
+        let fd = pidfd::getfd(subject.pidfd.as_fd(), holder.fd)?;
+        let stat = fs::fstat(fd.as_fd())?;
+        // fcntl(2) answers EBADF to these for O_PATH, which can't signal.
+        let (owner, signal) = match info.flags as i32 & libc::O_PATH {
+            0 => (fcntl::owner(fd.as_fd())?, fcntl::signal(fd.as_fd())?),
+            _ => (Owner::None, 0),
+        };
+        let mut system = 0;
+        if matches!(stat.kind(), libc::S_IFREG | libc::S_IFDIR) && libc::major(stat.dev) == 0 {
+            system = match systems.get(&stat.dev) {
+                Some(system) => *system,
+                None => *systems.entry(stat.dev).or_insert(statfs::kind(fd.as_fd())?),
+            };
+        }
+        Ok(Raw { holder, stat, info, owner, signal, system })
+    }
 }
 
 /// All descriptors, and the open files they lead to.
 fn find(subjects: &[&Subject]) -> Result<(Vec<Entry>, Vec<Seen>)> {
     let mut raws = Vec::new();
+    let mut systems = BTreeMap::new();
     for (index, subject) in subjects.iter().enumerate() {
         // The table of a dead leader is gone; its living threads are refused by the family of tasks.
         if subject.zombie || subject.status.is_dead() {
@@ -332,10 +353,9 @@ fn find(subjects: &[&Subject]) -> Result<(Vec<Entry>, Vec<Seen>)> {
         }
         let who = Some(&subject.who);
         for fd in procfs::descriptors(subject.pid()).doing("listing the descriptors", who)? {
-            let doing = || format!("looking at descriptor {fd}");
-            let stat = fs::stat(procfs::path(subject.pid(), &format!("fd/{fd}"))).doing(doing(), who)?;
-            let info = fdinfo::read(subject.pid(), fd).doing(doing(), who)?;
-            raws.push(Raw { holder: Holder { subject: index, fd }, stat, info });
+            let holder = Holder { subject: index, fd };
+            let raw = Raw::look(subject, holder, &mut systems);
+            raws.push(raw.doing(format!("looking at descriptor {fd}"), who)?);
         }
     }
     let mut groups: BTreeMap<(u64, u64), Vec<usize>> = BTreeMap::new();
@@ -387,6 +407,9 @@ fn find(subjects: &[&Subject]) -> Result<(Vec<Entry>, Vec<Seen>)> {
             flags: first.info.flags as i32 & !libc::O_CLOEXEC,
             pos: first.info.pos,
             locks,
+            owner: first.owner,
+            signal: first.signal,
+            system: first.system,
             terminal: false,
         });
     }
