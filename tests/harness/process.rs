@@ -85,7 +85,16 @@ pub fn descendants(root: i32) -> Vec<i32> {
 /// How a process ended: the exit code, or 128 and the signal, as a shell says it.
 pub type Status = i32;
 
-/// A process that isn't confused with a later one of the same pid.
+/// Reaps every zombie among these pids that is a child of this process: an orphan that nobody knew of.
+pub fn reap_orphans(pids: impl IntoIterator<Item = i32>) {
+    for pid in pids {
+        if state(pid) == Some('Z') {
+            Process::open(pid).and_then(|orphan| orphan.reap());
+        }
+    }
+}
+
+/// A process that isn't confused with a later one of the same pid. Only one that was spawned here ends when it is dropped.
 #[derive(Debug)]
 pub struct Process {
     pid: i32,
@@ -98,7 +107,7 @@ impl Process {
     /// Takes hold of a process; none if there is none.
     pub fn open(pid: i32) -> Option<Process> {
         let pidfd = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
-        Some(Process { pid, start: start_time(pid)?, pidfd, ends_with_us: true })
+        Some(Process { pid, start: start_time(pid)?, pidfd, ends_with_us: false })
     }
 
     /// Starts a program.
@@ -108,7 +117,9 @@ impl Process {
     #[expect(clippy::zombie_processes, reason = "it is waited for by its pidfd, by whoever holds it")]
     pub fn spawn(command: &mut Command) -> Process {
         let child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
-        Process::open(child.id() as i32).expect("a child that wasn't waited for")
+        let mut process = Process::open(child.id() as i32).expect("a child that wasn't waited for");
+        process.ends_with_us = true;
+        process
     }
 
     /// Lets go of it without ending it.

@@ -59,6 +59,10 @@ impl Area {
     }
 }
 
+/// What `status` still shows of a zombie, and nobody can use any more: its parent fetches the exit status and the times.
+const OF_THE_LIVING: &[&str] =
+    &["Sig", "ShdPnd", "Cpus_allowed", "Mems_allowed", "Cap", "Seccomp", "NoNewPrivs", "Speculation"];
+
 impl Snapshot {
     /// Looks at a process and all its descendants, once all of them are stopped: a thread that runs stops when it is
     /// next interrupted.
@@ -131,14 +135,21 @@ impl Snapshot {
         let read = |file: &str| std::fs::read_to_string(directory.join(file)).unwrap_or_default();
         self.fact(format!("{pid}/{thread} comm"), read("comm").trim_end());
         self.fact(format!("{pid}/{thread} children"), read("children").trim_end());
-        for line in read("status").lines() {
+        let status = read("status");
+        let zombie = status.lines().any(|l| l.starts_with("State:\tZ"));
+        for line in status.lines() {
             let (field, value) = line.split_once(':').unwrap_or((line, ""));
+            if zombie && OF_THE_LIVING.iter().any(|f| field.starts_with(f)) {
+                continue;
+            }
             let value = value.split_whitespace().collect::<Vec<_>>().join(" ");
             self.fact(format!("{pid}/{thread} status {field}"), value);
         }
         let stat = read("stat");
         let numbers = stat.rfind(')').map_or("", |at| &stat[at + 1..]);
-        for (i, value) in numbers.split_whitespace().enumerate() {
+        // 31 to 34 are the signals again.
+        let shown = |i: &usize| !zombie || !(31..=34).contains(&(i + 3));
+        for (i, value) in numbers.split_whitespace().enumerate().filter(|(i, _)| shown(i)) {
             self.fact(format!("{pid}/{thread} stat {}", i + 3), value);
         }
     }

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use crate::bardo::{Bardo, Output, Started, bardo};
 use crate::place::Place;
-use crate::process::{Process, Tree, adopt_orphans, exists, is_dead};
+use crate::process::{Process, Tree, adopt_orphans, exists, is_dead, reap_orphans};
 use crate::wait::{until, until_some};
 
 /// The program of a workload: `task/threads`.
@@ -18,6 +18,9 @@ pub fn workload_program(name: &str) -> PathBuf {
 pub fn launch() -> PathBuf {
     workload_program("launch")
 }
+
+/// bardo's exit code when a pid is taken.
+const CONFLICT: i32 = 7;
 
 /// A workload, and the directory that it and its images are in.
 #[derive(Debug)]
@@ -220,22 +223,27 @@ impl Workload {
         for option in options {
             command = command.arg(option);
         }
-        command.arg(self.place.join(image)).stdio(&self.place.join("out"), &self.place.join("err"))
+        command
+            .arg(self.place.join(image))
+            .stdio(&self.place.join("bardo.out"), &self.place.join("bardo.err"))
+    }
+
+    /// Makes way for a restart that found a pid taken: by a child of the tree that died with it, and that this process
+    /// has adopted without knowing; or by another test's process, for a moment. bardo says so, and has started nothing.
+    fn make_way(&self, output: &Output) -> bool {
+        let numbers = output.stderr.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok());
+        reap_orphans(numbers);
+        output.status == CONFLICT
     }
 
     /// Restarts an image with `--detach`.
     #[track_caller]
     pub fn restart_detached(&mut self, image: &str, options: &[&str]) {
         let options: Vec<&str> = options.iter().copied().chain(["--detach"]).collect();
-        // Another test's process may have one of the pids for a moment: then bardo says so, and has started nothing.
-        let mut output = self.restart(image, &options).run();
-        for _ in 0..100 {
-            if output.status != 7 {
-                break;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(50));
-            output = self.restart(image, &options).run();
-        }
+        let output = until_some("the restart's pids are free", || {
+            let output = self.restart(image, &options).run();
+            (!self.make_way(&output)).then_some(output)
+        });
         output.ok();
         assert!(exists(self.pid), "bardo says that the tree runs, and it doesn't");
         self.tree.update();
@@ -244,12 +252,19 @@ impl Workload {
     /// Restarts an image in the foreground, and waits until its root is there.
     #[track_caller]
     pub fn restart_in_foreground(&mut self, image: &str, options: &[&str]) {
-        let started = self.restart(image, options).start();
-        until("the restarted root is there", || {
-            if let Some(output) = started.ended() {
-                panic!("{output}");
+        let started = until_some("the restart's pids are free", || {
+            let started = self.restart(image, options).start();
+            let failed = until_some("the restarted root is there", || match started.ended() {
+                Some(output) => Some(Some(output)),
+                None => exists(self.pid).then_some(None),
+            });
+            match failed {
+                None => Some(started),
+                Some(output) => {
+                    assert!(self.make_way(&output), "{output}");
+                    None
+                }
             }
-            exists(self.pid)
         });
         self.foreground = Some(started);
         self.tree.update();

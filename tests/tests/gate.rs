@@ -57,7 +57,7 @@ fn count_calls(trace: &Path) -> usize {
 
 /// The names in the workload's directory that aren't the workload's own.
 fn strange_names(workload: &Workload) -> Vec<String> {
-    let own = ["ready", "out", "err", "data", "trace", "verdict", "finish"];
+    let own = ["ready", "out", "err", "bardo.out", "bardo.err", "data", "trace", "verdict", "finish"];
     let names = workload.place().names().into_iter();
     names.filter(|n| !own.contains(&n.as_str()) && !n.starts_with("progress")).collect()
 }
@@ -129,7 +129,7 @@ fn restart_loop(name: &'static str, fault: Fault) {
     let restart = |workload: &Workload, gate: &str| {
         let command =
             bardo(["restart", "--quiet", "--detach"]).gate(gate).arg(workload.place().join("image"));
-        command.stdio(&workload.place().join("out"), &workload.place().join("err")).run()
+        command.stdio(&workload.place().join("bardo.out"), &workload.place().join("bardo.err")).run()
     };
     let trace = workload.place().join("trace");
     restart(&workload, &format!("trace={}", trace.display())).ok();
@@ -255,7 +255,7 @@ fn an_interrupted_restart_leaves_nothing() {
     let restart = |workload: &Workload| {
         let command = bardo(["restart", "--quiet", "--detach"]).gate(&format!("trace={}", trace.display()));
         let command = command.arg(workload.place().join("image"));
-        command.stdio(&workload.place().join("out"), &workload.place().join("err"))
+        command.stdio(&workload.place().join("bardo.out"), &workload.place().join("bardo.err"))
     };
     restart(&workload).run().ok();
     workload.wait_progress();

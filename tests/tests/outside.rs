@@ -203,7 +203,7 @@ fn an_image_goes_through_pipes() {
     workload.reset_progress();
     let command = bardo(["restart", "--quiet", "--detach", "-"]);
     let command = command.through(&format!("cat {} | \"$@\"", image.display()));
-    command.stdio(&workload.place().join("out"), &workload.place().join("err")).run().ok();
+    command.stdio(&workload.place().join("bardo.out"), &workload.place().join("bardo.err")).run().ok();
     workload.wait_progress();
     workload.finish();
 }
@@ -239,7 +239,8 @@ fn an_ordinary_user_checkpoints_and_restarts_their_own() {
     workload.reset_progress();
     let command = bardo(["restart", "--quiet"]).arg(workload.place().join("image"));
     let command = command.program(&programs).through(as_user);
-    let started = command.stdio(&workload.place().join("out"), &workload.place().join("err")).start();
+    let started =
+        command.stdio(&workload.place().join("bardo.out"), &workload.place().join("bardo.err")).start();
     until("the restarted tree shows progress", || {
         assert!(!started.has_ended(), "{}", started.so_far(0));
         workload.has_progress()

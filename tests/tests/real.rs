@@ -55,6 +55,21 @@ impl Program {
         workload
     }
 
+    /// Checkpoints it, at a moment at which none of its processes reads a file of proc: `sed` and others do when they
+    /// start, and that is refused for now. Nothing else is.
+    #[track_caller]
+    fn checkpoint(workload: &Workload, options: &[&str]) {
+        until("a checkpoint isn't refused", || {
+            let output = workload.on(options.iter().fold(workload.checkpoint("image"), |b, o| b.arg(o)));
+            let mut codes = output.stderr.lines().filter(|l| l.contains("   [") && l.ends_with(']'));
+            if output.status == 3 && codes.all(|l| l.ends_with("[file/proc]")) {
+                return false;
+            }
+            output.ok();
+            true
+        });
+    }
+
     fn result_natively(&self) -> String {
         let mut workload = self.start();
         workload.finish();
@@ -68,7 +83,7 @@ impl Program {
     fn is_ended_and_restarted(&self) {
         let expected = self.result_natively();
         let mut workload = self.start_working();
-        workload.on(workload.checkpoint("image").arg("--kill")).ok();
+        Self::checkpoint(&workload, &["--kill"]);
         workload.wait_gone();
         workload.restart_in_foreground("image", &[]);
         workload.finish();
@@ -80,7 +95,7 @@ impl Program {
     fn is_left_running(&self) {
         let expected = self.result_natively();
         let mut workload = self.start_working();
-        workload.on(workload.checkpoint("image").arg("--stop")).ok();
+        Self::checkpoint(&workload, &["--stop"]);
         let kept = copy_of(workload.place());
         workload.tree().go_on();
         workload.finish();
@@ -95,7 +110,7 @@ impl Program {
         let expected = self.result_natively();
         let mut workload = self.start_working();
         for _ in 0..50 {
-            workload.on(workload.checkpoint("image").arg("--force")).ok();
+            Self::checkpoint(&workload, &["--force"]);
         }
         workload.finish();
         assert_eq!(result(&workload), expected);

@@ -54,7 +54,7 @@ refusals! {
     posix_timer: "posix-timer", ["timer"];
     flock: "flock", ["lock"];
     record_lock: "record-lock", ["lock"];
-    system_v_memory: "shm", ["SYSV"];
+    system_v_memory: "shm", ["SysV"];
     message_queue: "mqueue", ["mqueue"];
     seccomp: "seccomp", ["seccomp"];
     io_uring: "io_uring", ["io_uring"];
@@ -63,7 +63,7 @@ refusals! {
     memfd_secret: "memfd-secret", ["secret"];
     shared_memory_with_outside: "shared-memory-outside", ["shared"];
     pipe_with_outside: "pipe-outside", ["pipe"];
-    shared_address_space: "shared-address-space", ["CLONE_VM"];
+    shared_address_space: "shared-address-space", ["address space"];
     other_namespace: "namespace", ["uts"];
     vfork_parent: "vfork", ["vfork"];
 }

@@ -51,7 +51,10 @@ workloads! {
     stopped: "task/stopped";
     threads: "task/threads";
     timeouts: "task/timeouts";
-    timers: "task/timers", may differ "ROOT/* status ShdPnd" because "timers expire while it is stopped";
+    timers: "task/timers",
+        may differ "ROOT/* status ShdPnd" because "timers expire while it is stopped",
+        may differ "ROOT/* status SigBlk" because "it may be stopped at the start of a handler",
+        may differ "ROOT/* stat 32" because "the blocked signals, as above";
     tree: "task/tree";
     undumpable: "task/undumpable";
     zombies: "task/zombies";

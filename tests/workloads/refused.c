@@ -39,6 +39,7 @@ int main(int argc, char **argv)
     begin(argc, argv);
     check(argc == 3);
     const char *what = argv[2];
+    char queue[64] = "";
 #define is(name) else if (strcmp(what, name) == 0)
     if (0) {}
     is("eventfd") have(eventfd(3, 0));
@@ -105,10 +106,8 @@ int main(int argc, char **argv)
         must(shmctl(id, IPC_RMID, NULL));
     }
     is("mqueue") {
-        char name[64];
-        snprintf(name, sizeof name, "/bardo-test-%d", getpid());
-        have(mq_open(name, O_RDWR | O_CREAT, 0600, NULL));
-        mq_unlink(name);
+        snprintf(queue, sizeof queue, "/bardo-test-mqueue-%d", getpid());
+        have(mq_open(queue, O_RDWR | O_CREAT, 0600, NULL));
     }
     is("seccomp") {
         struct sock_filter allow[] = { { BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ALLOW } };
@@ -177,6 +176,8 @@ int main(int argc, char **argv)
     dprintf(pid, "%d", getpid());
     must(close(pid));
     loop_until_finish();
+    if (*queue)
+        must(mq_unlink(queue));
     if (strcmp(what, "shared-address-space") == 0) {
         extern pid_t paused;
         must(kill(paused, SIGKILL));
