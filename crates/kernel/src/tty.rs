@@ -1,12 +1,13 @@
-//! Terminals: telling them from other character devices (man 2 ioctl_tty, man 3 isatty).
+//! Terminals: telling them from other character devices, and making new ones (man 2 ioctl_tty, man 7 pty, man 3 isatty).
 //!
-//! Privilege: none. Kernel: any.
+//! Privilege: none. Kernel: any; TIOCGPTPEER 4.13.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use syscalls::Sysno;
 
 use crate::error::Result;
+use crate::fs;
 use crate::gate::syscall;
 
 /// The size of the kernel's struct termios, on every architecture at most this.
@@ -27,17 +28,46 @@ pub fn is_terminal(fd: BorrowedFd<'_>) -> Result<bool> {
     }
 }
 
+/// A pseudo terminal: what a terminal emulator holds, and what programs hold.
+#[derive(Debug)]
+pub struct Pair {
+    /// Where what is typed goes in, and what is shown comes out.
+    pub master: OwnedFd,
+    /// The terminal.
+    pub terminal: OwnedFd,
+}
+
+/// Makes a pseudo terminal. It becomes nobody's controlling terminal; both are close-on-exec.
+pub fn make() -> Result<Pair> {
+    let master = fs::open("/dev/ptmx".as_ref(), libc::O_RDWR | libc::O_NOCTTY, 0)?;
+    let unlocked: libc::c_int = 0;
+    let number = master.as_fd().as_raw_fd() as usize;
+    let flags = (libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC) as usize;
+    // SAFETY: TIOCSPTLCK reads one int, which lives over the call; TIOCGPTPEER takes flags, and the new descriptor is ours
+    // alone.
+    unsafe {
+        let at = &raw const unlocked as usize;
+        syscall(Sysno::ioctl, [number, libc::TIOCSPTLCK as usize, at, 0, 0, 0])
+            .map_err(|e| e.of(format!("ioctl(fd {number}, TIOCSPTLCK)")))?;
+        let fd = syscall(Sysno::ioctl, [number, libc::TIOCGPTPEER as usize, flags, 0, 0, 0])
+            .map_err(|e| e.of(format!("ioctl(fd {number}, TIOCGPTPEER)")))?;
+        Ok(Pair { master, terminal: OwnedFd::from_raw_fd(fd as RawFd) })
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
-
     use super::*;
-    use crate::fs;
 
     #[test]
     fn a_terminal_is_one_and_null_is_not() {
-        let master = fs::open("/dev/ptmx".as_ref(), libc::O_RDWR | libc::O_NOCTTY, 0).unwrap();
-        assert!(is_terminal(master.as_fd()).unwrap());
+        let pair = make().unwrap();
+        assert!(is_terminal(pair.master.as_fd()).unwrap());
+        assert!(is_terminal(pair.terminal.as_fd()).unwrap());
+        fs::write(pair.master.as_fd(), b"typed\n").unwrap();
+        let mut line = [0; 16];
+        assert_eq!(fs::read(pair.terminal.as_fd(), &mut line).unwrap(), 6);
+        assert_eq!(&line[..6], b"typed\n");
         assert!(!is_terminal(fs::open_read("/dev/null").unwrap().as_fd()).unwrap());
         assert!(!is_terminal(fs::open_read("/proc/self/stat").unwrap().as_fd()).unwrap());
         assert!(!is_terminal(crate::pipe::make(0).unwrap().read.as_fd()).unwrap());

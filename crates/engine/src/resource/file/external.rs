@@ -328,3 +328,6 @@ impl Saved for OpenExternal {
         self.connect(self.target(None, making.connections))
     }
 }
+
+#[cfg(test)]
+mod tests;

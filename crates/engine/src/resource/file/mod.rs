@@ -27,6 +27,8 @@ pub mod survey;
 pub mod table;
 
 #[cfg(test)]
+mod rig;
+#[cfg(test)]
 mod tests;
 
 use std::fmt;

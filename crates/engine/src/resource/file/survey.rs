@@ -57,9 +57,11 @@ impl Collected {
         self.refusals.push(scene.subjects[holder.subject].refusal(code, Some(holder.fd), what, why, remedy));
     }
 
-    /// Names something that belongs to the outside.
+    /// Names something that belongs to the outside; several open files of it have one name.
     pub fn external(&mut self, name: String) {
-        self.externals.push(name);
+        if !self.externals.contains(&name) {
+            self.externals.push(name);
+        }
     }
 }
 

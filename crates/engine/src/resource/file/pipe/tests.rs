@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use super::super::tests::{
+use super::super::rig::{
     Revived, Sleeper, accepted, assert_same_after_restart, codes, is_alone, look, said, through_an_image,
 };
 use super::*;
