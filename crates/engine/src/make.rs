@@ -3,7 +3,6 @@
 //! Every process and every thread is born into a slot of the shelf (`bardo_kernel::shelf`), where it does what we ask, one
 //! batch after another. Until the commit, our death ends all of them.
 
-use std::cell::Cell;
 use std::io::Read;
 
 use bardo_image::Reader;
@@ -114,9 +113,10 @@ impl<'a> Tree<'a> {
             return Ok(());
         }
         show_steps(who.pid, batch, self.watch);
-        let patience = Cell::new(0u32);
         let alive = || {
-            patience.set(patience.get() + 1);
+            if self.watch.cancelled() {
+                return Err(Failed { call: "you asked to stop".into(), errno: Errno(libc::EINTR) });
+            }
             match procfs::stat::read(pid) {
                 Ok(stat) if !matches!(stat.state, procfs::stat::State::Zombie | procfs::stat::State::Dead) => Ok(()),
                 _ => Err(Failed { call: format!("process {pid} ended in between"), errno: Errno(libc::ESRCH) }),
