@@ -362,7 +362,10 @@ fn relatives_share_memory_again() {
         }
         // What one writes the other reads, in the new pair as in the old, and the two pairs are apart.
         let new = pids.map(|pid| built.0[&(pid as u64)]);
-        let area = maps::read(new[0]).unwrap().into_iter().find(|a| a.path == "/dev/zero" && a.perms.write && a.perms.shared);
+        let area = maps::read(new[0])
+            .unwrap()
+            .into_iter()
+            .find(|a| a.path == "/dev/zero" && a.perms.write && a.perms.shared);
         let at = area.unwrap().start + 5 * PAGE;
         let range = |len| [process_vm::Range { addr: at, len }];
         process_vm::writev(new[0], &range(5), b"hello").unwrap();
@@ -383,5 +386,8 @@ fn memory_shared_with_an_outsider_is_refused() {
     let mut refusals = Vec::new();
     image_of(&[target.pid()], &mut refusals, None);
     assert!(!refusals.is_empty());
-    assert!(refusals.iter().all(|r| r.code == "memory/leak" && r.what.contains(&child.to_string())), "{refusals:?}");
+    assert!(
+        refusals.iter().all(|r| r.code == "memory/leak" && r.what.contains(&child.to_string())),
+        "{refusals:?}"
+    );
 }
