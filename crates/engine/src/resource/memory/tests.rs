@@ -1,6 +1,9 @@
 //! The family on real processes: a zoo of areas is surveyed, taken, and built anew in a process that the kernel crate's
 //! shelf makes; what `/proc` shows of the two, and every byte of their memory, must be the same.
 
+mod hostile;
+mod refused;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;
@@ -64,14 +67,19 @@ impl Drop for Target {
     }
 }
 
-fn zoo(scratch: &Scratch, with_child: bool) -> Target {
-    let program = scratch.0.join("zoo");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/resource/memory/zoo.c");
+/// A program of ours, compiled.
+fn compiled(scratch: &Scratch, name: &str) -> Command {
+    let program = scratch.0.join(name);
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("src/resource/memory/tests/{name}.c"));
     let cc = std::env::var("CC").unwrap_or_else(|_| "cc".into());
     assert!(Command::new(cc).arg("-O1").arg("-o").arg(&program).arg(source).status().unwrap().success());
+    Command::new(program)
+}
+
+fn zoo(scratch: &Scratch, with_child: bool) -> Target {
     let file = scratch.0.join("file");
     std::fs::write(&file, (0..16 * PAGE).map(|n| (n % 251) as u8).collect::<Vec<_>>()).unwrap();
-    let mut command = Command::new(program);
+    let mut command = compiled(scratch, "zoo");
     command.arg(file);
     if with_child {
         command.arg("child");
