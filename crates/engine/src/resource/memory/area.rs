@@ -335,7 +335,7 @@ mod tests {
         let odd = Backing::File { file: 0, offset: 5, writable: false };
         assert!(area(odd, false).fault(1).is_some());
         for (start, end) in
-            [(0x10001, 0x12000), (0x12000, 0x10000), (0, 0x1000), (0x10000, u64::MAX & !0xfff)]
+            [(0x10001, 0x12000), (0x12000, 0x10000), (0, 0x1000), (0x10000, !0xfff)]
         {
             assert!(
                 Area { start, end, ..area(Backing::Anonymous, false) }.fault(0).is_some(),
