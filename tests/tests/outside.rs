@@ -103,7 +103,7 @@ fn external_resources_go_where_the_user_says() {
 /// A shell that exits with 42 on SIGTERM, restarted in the foreground of a bardo.
 fn restarted_shell(place: &Place) -> (Tree, bardo_tests::Started) {
     adopt_orphans();
-    let script = "trap 'exit 42' TERM; trap 'echo usr1 >>seen' USR1; : >ready; while :; do sleep 0.01; done";
+    let script = "trap 'exit 42' TERM; trap 'echo usr1 >>seen' USR1; : >ready; while :; do :; done";
     let mut command = Command::new(launch());
     command.args(["sh", "-c", script]).current_dir(place.path()).stdin(Stdio::null());
     command.stdout(File::create(place.join("out")).expect("a file"));
@@ -117,7 +117,6 @@ fn restarted_shell(place: &Place) -> (Tree, bardo_tests::Started) {
     until("the shell runs again", || {
         assert!(!started.has_ended(), "{}", started.so_far(0));
         tree.update();
-        // It has a child again, a sleep that comes and goes: so the shell itself is running.
         exists(tree.root())
             && std::fs::read_link(format!("/proc/{}/cwd", tree.root())).is_ok_and(|p| p == place.path())
     });
@@ -231,6 +230,10 @@ fn an_ordinary_user_checkpoints_and_restarts_their_own() {
     let mut command = Command::new("sh");
     command.args(["-c", as_user, "sh"]).arg(&programs[0]).arg(workload_copy).arg(place.path());
     let mut workload = Workload::start_command(command, place);
+    for name in ["out", "err"] {
+        let everybodys = std::fs::Permissions::from_mode(0o666);
+        std::fs::set_permissions(workload.place().join(name), everybodys).expect("chmod");
+    }
     workload.wait_progress();
     workload.tree();
     let command = workload.checkpoint("image").arg("--kill").arg(workload.pid().to_string());

@@ -67,8 +67,8 @@ Examples:
 
 Privileges:
   Whoever may trace a process (ptrace(2)) may checkpoint it: your own processes need no privilege.
-  A restart with the old pids needs CAP_CHECKPOINT_RESTORE; without it the tree comes back in an own
-  pid namespace, where it sees the pids it had.";
+  A restart with the old pids needs CAP_CHECKPOINT_RESTORE; without it the tree comes back in a pid
+  namespace of its own, where it sees the pids it had.";
 
 /// What the exit codes mean: DESIGN has them in one place, and so has every long help.
 pub const EXIT_CODES: &str = "\

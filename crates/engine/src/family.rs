@@ -167,6 +167,7 @@ mod tests {
             exit_signal: 17,
             ended: None,
             stopped_by: None,
+            stop_told: false,
             life: None,
         }
     }

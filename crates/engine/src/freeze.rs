@@ -191,7 +191,8 @@ fn refuse_impossible(root: i32, me: i32, who: &Who) -> Result<()> {
     if stat.flags & 0x0020_0000 != 0 {
         return refuse("task/kernel", "a kernel thread", "it is part of the kernel", "name a process of a program");
     }
-    if matches!(stat.state, State::Zombie | State::Dead) {
+    let alone = procfs::threads(root).is_ok_and(|tids| tids.len() < 2);
+    if matches!(stat.state, State::Zombie | State::Dead) && alone {
         return refuse(
             "task/zombie",
             "a process that has ended",

@@ -54,6 +54,8 @@ pub struct Tree<'a> {
     born: Option<Born>,
     watch: &'a dyn Watch,
     pinned: Option<Pinned>,
+    /// Threads that job control has stopped.
+    stopped: Vec<Stopped>,
     committed: bool,
 }
 
@@ -91,6 +93,7 @@ impl<'a> Tree<'a> {
             born: None,
             watch,
             pinned,
+            stopped: Vec::new(),
             committed: false,
         };
         tree.seed(memory)?;
@@ -342,13 +345,14 @@ impl<'a> Tree<'a> {
             let mut batch = Batch::new();
             life.put(&born.limits, &mut batch);
             self.run_leader(member, &mut batch, "putting the process's state back")?;
+            life.put_outside(self.pids[member.index]).doing("putting the process's state back", Some(&self.who(member)))?;
         }
         Ok(())
     }
 
     /// Zombies end; then each thread takes back what a change of credentials or the passing of time would spoil.
     pub fn finish(&mut self) -> Result<()> {
-        let born = self.born.as_ref().ok_or_else(|| Error::Bug("the tree has no root".into()))?;
+        let born = self.born.take().ok_or_else(|| Error::Bug("the tree has no root".into()))?;
         for member in &self.plan.members {
             let Some(ended) = self.plan.processes[member.index].ended else { continue };
             let mut batch = Batch::new();
@@ -368,7 +372,9 @@ impl<'a> Tree<'a> {
             self.shelf.post(member.slot, &batch).doing("ending a zombie", Some(&self.who(member)))?;
             self.wait_for_zombie(member)?;
         }
-        for member in self.plan.living() {
+        // Children before their parents: what a parent hears of them now is not for the program.
+        let living: Vec<&Member> = self.plan.living().collect();
+        for member in living.into_iter().rev() {
             let pid = self.pids[member.index];
             let who = self.who(member);
             for thread in &member.threads {
@@ -377,6 +383,7 @@ impl<'a> Tree<'a> {
                 record.put(&born.thread, &mut batch);
                 if thread.slot == member.slot {
                     // The zombies' and stand-ins' deaths were reported to us, not to the program.
+                    self.fetch_stops(member, &mut batch);
                     let (child, now) = (batch.data(&(1u64 << (libc::SIGCHLD - 1)).to_ne_bytes()), batch.data(&[0; 16]));
                     batch.attempt(Sysno::rt_sigtimedwait, [child, Arg::Value(0), now, Arg::Value(8)]);
                 }
@@ -392,6 +399,55 @@ impl<'a> Tree<'a> {
                 life.put_last(member.pid, &mut batch);
                 self.run_leader(member, &mut batch, "putting the last of a process back")?;
             }
+            if let Some(signal) = self.plan.processes[member.index].stopped_by {
+                self.stop_by_job_control(member, signal)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Has a parent fetch the news of its children's stops that it had fetched already.
+    fn fetch_stops(&self, parent: &Member, batch: &mut Batch) {
+        for child in self.plan.members.iter().filter(|child| child.parent == Some(parent.index)) {
+            let process = &self.plan.processes[child.index];
+            if process.stopped_by.is_some() && process.stop_told {
+                let options = Arg::Value((libc::WSTOPPED | libc::WNOHANG) as u64);
+                let child = Arg::Value(child.pid as u64);
+                batch.attempt(Sysno::waitid, [Arg::Value(libc::P_PID.into()), child, Arg::Value(0), options]);
+            }
+        }
+    }
+
+    /// Stops a process as job control does, while its threads are in the stub and ours.
+    fn stop_by_job_control(&mut self, member: &Member, signal: i32) -> Result<()> {
+        let who = self.who(member);
+        let mut running = Vec::new();
+        for tid in self.seen_tids(member)? {
+            running.push(Running::seize_for_life(tid).doing("tracing a thread", Some(&who))?);
+        }
+        // Of the signals that stop, only SIGSTOP isn't blocked here; the thread that takes it is told another one.
+        ptrace::kill(self.pids[member.index], libc::SIGSTOP).doing("stopping a process", Some(&who))?;
+        let mut stopped = 0;
+        while stopped < member.threads.len() {
+            let mut still = Vec::new();
+            for thread in running {
+                match thread.poll().doing("waiting for a stop", Some(&who))? {
+                    Waited::Still(thread) => still.push(thread),
+                    Waited::Gone(_) => return Err(Error::Bug(format!("{who} ended while it was stopped"))),
+                    Waited::Stopped(thread) => match thread.stop() {
+                        ptrace::Stop::Group(_) => {
+                            stopped += 1;
+                            self.stopped.push(thread);
+                        }
+                        ptrace::Stop::Signal(_) => {
+                            still.push(thread.resume(signal).doing("stopping a process", Some(&who))?);
+                        }
+                        _ => still.push(thread.resume(0).doing("stopping a process", Some(&who))?),
+                    },
+                }
+            }
+            running = still;
+            time::give_way();
         }
         Ok(())
     }
@@ -415,8 +471,15 @@ impl<'a> Tree<'a> {
             let tids = self.seen_tids(member)?;
             for (thread, tid) in member.threads.iter().zip(tids) {
                 let record = &self.plan.threads[thread.record];
-                let running = Running::seize_for_life(tid).doing("tracing a thread", Some(&who))?;
-                let held = self.prepare(thread.slot, running, record, (self.pids[member.index], tid), &who)?;
+                let early = self.stopped.iter().position(|thread| thread.tid() == tid);
+                let thread_stopped = match early {
+                    Some(at) => self.stopped.swap_remove(at),
+                    None => {
+                        let running = Running::seize_for_life(tid).doing("tracing a thread", Some(&who))?;
+                        remote::to_interrupt_stop(running).doing("stopping a thread", Some(&who))?
+                    }
+                };
+                let held = self.prepare(thread.slot, thread_stopped, record, (self.pids[member.index], tid), &who)?;
                 all.push((member, thread.slot, held));
             }
         }
@@ -445,10 +508,8 @@ impl<'a> Tree<'a> {
             held.push(self.take_off_the_shelf(member, thread, registers, mask)?);
         }
         for member in self.plan.living() {
-            if stopped || self.plan.processes[member.index].stopped_by.is_some() {
-                let signal = self.plan.processes[member.index].stopped_by.unwrap_or(libc::SIGSTOP);
-                let stop = if signal == 0 { libc::SIGSTOP } else { signal };
-                ptrace::kill(self.pids[member.index], stop).doing("stopping a process", Some(&self.who(member)))?;
+            if stopped && self.plan.processes[member.index].stopped_by.is_none() {
+                ptrace::kill(self.pids[member.index], libc::SIGSTOP).doing("stopping a process", Some(&self.who(member)))?;
             }
         }
         for thread in held {
@@ -479,13 +540,13 @@ impl<'a> Tree<'a> {
     fn prepare(
         &self,
         slot: usize,
-        running: Running,
+        thread: Stopped,
         record: &Thread,
         (pid, tid): (i32, i32),
         who: &Who,
     ) -> Result<(Stopped, Registers, u64)> {
         let mut registers = record.registers().doing("reading its registers from the image", Some(who))?;
-        let mut thread = remote::to_interrupt_stop(running).doing("stopping a thread", Some(who))?;
+        let mut thread = thread;
         thread.set_xstate(&record.xstate).doing("setting its extended registers", Some(who))?;
         match &record.sleep {
             None => {}

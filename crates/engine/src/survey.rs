@@ -57,6 +57,8 @@ pub fn look(frozen: &mut Frozen, externals: &[String], watch: &dyn Watch) -> Res
     let mut shared = Shared::new()?;
     let mut cleaned = Vec::new();
     let ours = ns::read(std::process::id() as i32).doing("reading our own namespaces", None)?;
+    let stopped_children = stopped_children(frozen);
+    let mut told = Vec::new();
     for (index, process) in frozen.processes.iter_mut().enumerate() {
         if watch.cancelled() {
             return Err(cancelled());
@@ -72,12 +74,15 @@ pub fn look(frozen: &mut Frozen, externals: &[String], watch: &dyn Watch) -> Res
             processes.push(Process::take(&process.subject, process.stopped_by, None));
             continue;
         }
-        let (life, brk) = visit(process, &mut threads, &mut cleaned, watch)?;
+        let (life, brk) = visit(process, &stopped_children[index], &mut told, &mut threads, &mut cleaned, watch)?;
         processes.push(Process::take(&process.subject, process.stopped_by, Some(life)));
         let space = memory::survey(&process.subject, brk, &mut shared, &mut refusals)?;
         spaces.push((index, space));
     }
     refuse_shared(frozen, &mut refusals);
+    for process in &mut processes {
+        process.stop_told = told.contains(&process.pid);
+    }
     own_parents(frozen, &mut processes);
     let subjects: Vec<&Subject> = frozen.processes.iter().map(|p| &p.subject).collect();
     shared.complete(&subjects, &mut refusals)?;
@@ -240,6 +245,8 @@ pub fn candidates(areas: &[Area]) -> Vec<Candidate> {
 /// Asks inside a process what can't be seen from outside.
 fn visit(
     process: &mut FrozenProcess,
+    stopped_children: &[i32],
+    told: &mut Vec<i32>,
     records: &mut Vec<Thread>,
     cleaned: &mut Vec<String>,
     watch: &dyn Watch,
@@ -270,6 +277,7 @@ fn visit(
     }
     let process_asked = ProcessAsked::ask(&mut batch);
     let leader_asked = ThreadAsked::ask(&mut batch);
+    let stops: Vec<(i32, Arg)> = stopped_children.iter().map(|child| (*child, ask_stop(*child, &mut batch))).collect();
     show_steps(subject.pid(), &batch, watch);
 
     let leader = &mut threads[0];
@@ -300,8 +308,33 @@ fn visit(
     let infos = held.thread.pending_signals(true).doing("reading pending signals", Some(&who))?;
     let pending = Pending::take(&infos, subject.status.shd_pnd);
     let life = Life::take(subject, pending, &process_asked, &batch).doing("reading the process's state", Some(&who))?;
+    for (child, answer) in stops {
+        // si_pid is set where there is news.
+        if batch.output(answer, 16)[12..16] == [0; 4] {
+            told.push(child);
+        }
+    }
     let brk = process_asked.brk(&batch).doing("asking for the program break", Some(&who))?;
     Ok((life, brk))
+}
+
+/// For each process the children that job control has stopped, by the pids that it knows.
+fn stopped_children(frozen: &Frozen) -> Vec<Vec<i32>> {
+    let stopped: Vec<&FrozenProcess> = frozen.processes.iter().filter(|p| p.stopped_by.is_some()).collect();
+    let of = |parent: &FrozenProcess| {
+        let mine = stopped.iter().filter(|child| child.subject.stat.ppid == parent.subject.pid());
+        mine.map(|child| child.subject.own_pid).collect()
+    };
+    frozen.processes.iter().map(of).collect()
+}
+
+/// Asks a parent whether there is news of a child's stop that it hasn't fetched (waitid(2), WNOWAIT).
+fn ask_stop(child: i32, batch: &mut Batch) -> Arg {
+    let info = batch.room_for(128);
+    let options = libc::WSTOPPED | libc::WNOHANG | libc::WNOWAIT;
+    let child = Arg::Value(child as u64);
+    batch.attempt(Sysno::waitid, [Arg::Value(libc::P_PID.into()), child, info, Arg::Value(options as u64)]);
+    info
 }
 
 /// The memory of a visit whose bardo died.

@@ -102,6 +102,13 @@ pub fn read_text(path: impl AsRef<Path>) -> Result<String> {
     Ok(String::from_utf8_lossy(&read_all(path)?).into_owned())
 }
 
+/// Writes a text into a file that is there, at once: `/proc` and `/sys` take a value by one write.
+pub fn write_text(path: impl AsRef<Path>, text: &str) -> Result<()> {
+    let path = path.as_ref();
+    let fd = open(path, libc::O_WRONLY, 0)?;
+    write(fd.as_fd(), text.as_bytes()).map(drop).map_err(|e| e.of(format!("write({path:?}, {text:?})")))
+}
+
 /// Where a symbolic link points (readlinkat(2)).
 pub fn read_link(path: impl AsRef<Path>) -> Result<PathBuf> {
     let path = path.as_ref();

@@ -112,8 +112,7 @@ fn ids() -> (usize, usize) {
 }
 
 fn write_file(pid: i32, name: &str, text: &str) -> Result<()> {
-    let fd = fs::open(&crate::procfs::path(pid, name), libc::O_WRONLY, 0)?;
-    fs::write(fd.as_fd(), text.as_bytes()).map(drop).map_err(|e| e.of(format!("write(/proc/{pid}/{name}, {text:?})")))
+    fs::write_text(crate::procfs::path(pid, name), text)
 }
 
 /// The init's whole life. Nothing here allocates: other threads of ours may have held any lock when it was forked.

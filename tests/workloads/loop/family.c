@@ -67,6 +67,8 @@ int main(int argc, char **argv)
                 must(setpgid(0, i == 3 ? 0 : children[3]));
             pass(i, ring[i][0], ring[(i + 1) % 5][1], parent);
             _exit(0);
+        } else if (i == 3) {
+            must(setpgid(children[3], children[3])); /* before the next one joins its group */
         }
     if ((zombie = must(fork())) == 0)
         _exit(33);

@@ -196,6 +196,9 @@ struct Tree<'a> {
 
 impl<'a> Tree<'a> {
     fn start(directory: TempDir, interrupt: &'a Interrupt) -> Result<Tree<'a>, Ending> {
+        // What bardo itself inherited from its caller would belong to the tree too, and be refused.
+        bardo_kernel::fcntl::set_cloexec_range(3, u32::MAX)
+            .map_err(|e| failed("starting the demo's tree", "close_range()", &e.into()))?;
         let start = || {
             Command::new(std::env::current_exe()?)
                 .arg("demo-worker")

@@ -34,9 +34,9 @@ and returns once the tree runs; the tree keeps the standard output and error it 
 Files must be as they were at the checkpoint; --files ignore-changes goes on with what they are now.
 
 Privileges:
-  The old pids, beside other programs, need CAP_CHECKPOINT_RESTORE (or CAP_SYS_ADMIN). Without it the
-  tree comes back in a pid namespace of its own, where it has them: --pid-space new, chosen by itself.
-  A restart gives a tree no right that you don't have.";
+  The old pids, beside other programs, need CAP_CHECKPOINT_RESTORE (or CAP_SYS_ADMIN). Without it
+  the tree comes back in a pid namespace of its own, where it has them. A restart gives a tree no
+  right that you don't have.";
 
 /// Until the tree runs, an exit code is bardo's own; from then on it is the tree's.
 const CODES: &str = "\

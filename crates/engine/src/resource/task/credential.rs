@@ -34,11 +34,24 @@ pub struct Credentials {
     /// PR_GET_SECUREBITS.
     #[serde(default)]
     pub securebits: u32,
+    /// PR_GET_KEEPCAPS.
+    #[serde(default)]
+    pub keepcaps: bool,
+}
+
+/// The questions for [`Credentials::take`].
+#[derive(Debug)]
+pub struct CredentialsAsked {
+    securebits: StepId,
+    keepcaps: StepId,
 }
 
 impl Credentials {
-    /// Reads them; `securebits` was asked inside.
-    pub fn take(status: &Status, securebits: u32) -> Credentials {
+    /// Reads them; what `/proc` doesn't show was asked inside.
+    pub fn take(status: &Status, asked: Option<(&CredentialsAsked, &Batch)>) -> Credentials {
+        let answer = |step: fn(&CredentialsAsked) -> StepId| {
+            asked.and_then(|(asked, batch)| batch.result(step(asked)).ok()).unwrap_or(0) as u32
+        };
         let ids = |ids: bardo_kernel::procfs::status::Ids| [ids.real, ids.effective, ids.saved, ids.fs];
         Credentials {
             uid: ids(status.uid),
@@ -46,13 +59,15 @@ impl Credentials {
             groups: status.groups.clone(),
             capabilities: [status.cap_inh, status.cap_prm, status.cap_eff, status.cap_bnd, status.cap_amb],
             no_new_privs: status.no_new_privs,
-            securebits,
+            securebits: answer(|a| a.securebits),
+            keepcaps: answer(|a| a.keepcaps) != 0,
         }
     }
 
-    /// The question for [`Credentials::take`].
-    pub fn ask(batch: &mut Batch) -> StepId {
-        batch.attempt(Sysno::prctl, [Arg::Value(libc::PR_GET_SECUREBITS as u64)])
+    /// Asks for what `/proc` doesn't show.
+    pub fn ask(batch: &mut Batch) -> CredentialsAsked {
+        let mut get = |option: i32| batch.attempt(Sysno::prctl, [Arg::Value(option as u64)]);
+        CredentialsAsked { securebits: get(libc::PR_GET_SECUREBITS), keepcaps: get(libc::PR_GET_KEEPCAPS) }
     }
 
     /// Puts them back into a thread that has `now`.
@@ -93,8 +108,10 @@ impl Credentials {
         if ids_differ || self.capabilities != now.capabilities {
             self.put_capabilities(batch);
         }
-        if self.uid != now.uid {
-            batch.call(Sysno::prctl, [Arg::Value(libc::PR_SET_KEEPCAPS as u64), Arg::Value(0)]);
+        if self.uid != now.uid || self.keepcaps != now.keepcaps {
+            let keep = Arg::Value(u64::from(self.keepcaps));
+            // A locked SECBIT_KEEP_CAPS forbids it; then it is as it was.
+            batch.attempt(Sysno::prctl, [Arg::Value(libc::PR_SET_KEEPCAPS as u64), keep]);
         }
         if self.no_new_privs && !now.no_new_privs {
             batch.call(

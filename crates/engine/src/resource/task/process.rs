@@ -47,6 +47,9 @@ pub struct Process {
     /// The signal that job control stopped it by.
     #[serde(default)]
     pub stopped_by: Option<i32>,
+    /// Whether its parent has fetched the news of that stop (waitpid(2), WUNTRACED).
+    #[serde(default)]
+    pub stop_told: bool,
     /// What only the living have.
     #[serde(default)]
     pub life: Option<Life>,
@@ -136,6 +139,7 @@ impl Process {
             exit_signal: subject.stat.exit_signal,
             ended: subject.zombie.then_some(subject.stat.exit_code),
             stopped_by,
+            stop_told: false,
             life,
         }
     }
@@ -184,6 +188,21 @@ impl Life {
             batch.call(Sysno::prctl, [Arg::Value(libc::PR_SET_THP_DISABLE as u64), Arg::Value(1)]);
         }
         self.limits.put(now, batch);
+    }
+
+    /// Puts back, from outside, what only `/proc` takes. A lower `oom_score_adj` than the restarter's needs
+    /// CAP_SYS_RESOURCE; without it, it stays.
+    pub fn put_outside(&self, pid: i32) -> bardo_kernel::Result<()> {
+        if single::coredump_filter(pid)? != Some(self.coredump_filter) {
+            fs::write_text(procfs::path(pid, "coredump_filter"), &format!("{:#x}", self.coredump_filter))?;
+        }
+        if single::oom_score_adj(pid)? != self.oom_score_adj {
+            match fs::write_text(procfs::path(pid, "oom_score_adj"), &self.oom_score_adj.to_string()) {
+                Err(e) if e.is(libc::EACCES) || e.is(libc::EPERM) => {}
+                other => other?,
+            }
+        }
+        Ok(())
     }
 
     /// What comes after everything that a change of credentials resets or that time counts for.

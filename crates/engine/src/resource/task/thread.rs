@@ -22,7 +22,7 @@ use bardo_kernel::stub::{Arg, Batch, StepId};
 use bardo_kernel::{Failed, Sysno};
 use serde::{Deserialize, Serialize};
 
-use super::credential::Credentials;
+use super::credential::{Credentials, CredentialsAsked};
 use super::schedule::Schedule;
 use super::signal::{AltStack, Pending, answer, words};
 use super::sleep::Sleep;
@@ -75,7 +75,7 @@ pub struct ThreadAsked {
     tid_address_step: StepId,
     parent_death: Arg,
     timer_slack: StepId,
-    securebits: StepId,
+    credentials: CredentialsAsked,
 }
 
 impl ThreadAsked {
@@ -87,8 +87,8 @@ impl ThreadAsked {
         let parent_death = batch.room_for(8);
         batch.call(Sysno::prctl, [Arg::Value(libc::PR_GET_PDEATHSIG as u64), parent_death]);
         let timer_slack = batch.attempt(Sysno::prctl, [Arg::Value(libc::PR_GET_TIMERSLACK as u64)]);
-        let securebits = Credentials::ask(batch);
-        ThreadAsked { altstack, tid_address, tid_address_step, parent_death, timer_slack, securebits }
+        let credentials = Credentials::ask(batch);
+        ThreadAsked { altstack, tid_address, tid_address_step, parent_death, timer_slack, credentials }
     }
 }
 
@@ -108,7 +108,6 @@ impl Thread {
         let (head, len) = ptrace::robust_list(tid)?;
         // Only a kernel with CONFIG_CHECKPOINT_RESTORE tells the address.
         batch.result(asked.tid_address_step)?;
-        let securebits = answer(batch, asked.securebits, 0) as u32;
         let stat = stat::read_thread(pid, tid)?;
         Ok(Thread {
             pid: own_pid,
@@ -123,7 +122,7 @@ impl Thread {
             clear_child_tid: words(batch.output(asked.tid_address, 8))[0],
             pending: Pending::take(&held.thread.pending_signals(false)?, status.sig_pnd),
             schedule: Schedule::take(&stat, tid, answer(batch, asked.timer_slack, 50_000))?,
-            credentials: Credentials::take(&status, securebits),
+            credentials: Credentials::take(&status, Some((&asked.credentials, batch))),
             parent_death_signal: words(batch.output(asked.parent_death, 8))[0] as u32,
             sleep,
         })
@@ -163,7 +162,7 @@ impl Thread {
         let slack = single::timerslack_ns(tid).unwrap_or(50_000);
         Ok((
             Schedule::take(&stat::read_thread(pid, tid)?, tid, slack)?,
-            Credentials::take(&status, 0),
+            Credentials::take(&status, None),
         ))
     }
 }

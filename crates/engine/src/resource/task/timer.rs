@@ -39,9 +39,14 @@ impl IntervalTimers {
     /// Sets those that run.
     pub fn put(&self, batch: &mut Batch) {
         for (which, timer) in (0..3).zip(self.0) {
-            if timer[2] == 0 && timer[3] == 0 {
+            let [interval_s, interval_us, s, us] = timer;
+            // Nothing remains, but there is an interval: it has expired, its signal is pending, and the kernel starts it
+            // again when the signal is taken (it_real_fn). It gets there by expiring at once, while signals are blocked.
+            let expired = s == 0 && us == 0;
+            if expired && interval_s == 0 && interval_us == 0 {
                 continue;
             }
+            let timer = [interval_s, interval_us, s, if expired { 1 } else { us }];
             let bytes: Vec<u8> = timer.iter().flat_map(|w| w.to_ne_bytes()).collect();
             let at = batch.data(&bytes);
             batch.call(Sysno::setitimer, [Arg::Value(which), at, Arg::Value(0)]);
