@@ -3,7 +3,6 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use bardo_image::{Frame, Header, Reader, Value, Writer};
 use bardo_kernel::mmap::find_hole;
@@ -110,10 +109,9 @@ pub(super) struct Dir(pub PathBuf);
 
 impl Dir {
     pub fn new() -> Dir {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let name = format!("bardo-files-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir(&path).unwrap();
+        let name = |number: u32| format!("bardo-files-{}-{number}", std::process::id());
+        let mut paths = (0..).map(|number| std::env::temp_dir().join(name(number)));
+        let path = paths.find(|path| std::fs::create_dir(path).is_ok()).unwrap();
         Dir(path.canonicalize().unwrap())
     }
 
@@ -180,10 +178,7 @@ impl Revived {
         let ours = maps::read(std::process::id() as i32).unwrap();
         let taken: Vec<(u64, u64)> =
             ours.iter().map(|a| (a.start, a.end)).filter(|(s, _)| *s < 1 << 47).collect();
-        // Tests run at once, each with a shelf of its own: each looks for its hole somewhere else.
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let ceiling = (1 << 46) - (u64::from(NUMBER.fetch_add(1, Ordering::Relaxed)) << 32);
-        let hole = find_hole(&taken, layout.len() as u64, 1 << 16, ceiling).unwrap();
+        let hole = find_hole(&taken, layout.len() as u64, 1 << 16, 1 << 46).unwrap();
         let shelf = Shelf::build(hole, layout).unwrap();
         let pool = image.open_all(&external, 500.max(image.highest_fd() + 1)).unwrap();
         let mut revived = Revived { shelf, pids: Vec::new() };
