@@ -110,7 +110,7 @@ pub(super) struct Dir(pub PathBuf);
 impl Dir {
     pub fn new() -> Dir {
         let name = |number: u32| format!("bardo-files-{}-{number}", std::process::id());
-        let mut paths = (0..).map(|number| std::env::temp_dir().join(name(number)));
+        let mut paths = (0..1000).map(|number| std::env::temp_dir().join(name(number)));
         let path = paths.find(|path| std::fs::create_dir(path).is_ok()).unwrap();
         Dir(path.canonicalize().unwrap())
     }
