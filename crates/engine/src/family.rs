@@ -161,6 +161,7 @@ mod tests {
         Process {
             pid,
             parent,
+            parent_thread: 0,
             group,
             session,
             name: Blob(b"x".to_vec()),

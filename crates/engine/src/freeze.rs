@@ -109,13 +109,21 @@ impl Frozen {
     }
 
     /// Lets the tree go on.
+    ///
+    /// Processes that job control has stopped go first, and are seen to stand again before their parents can look.
     pub fn thaw(&mut self) {
+        self.processes.sort_by_key(|process| process.stopped_by.is_none());
         for process in &mut self.processes {
+            let pid = process.subject.pid();
+            let stopped = process.stopped_by.is_some() && process.threads.iter().any(|thread| thread.held.is_some());
             for thread in &mut process.threads {
                 if let Some(held) = thread.held.take() {
                     // A thread that is gone needs no thaw.
                     let _ = held.thread.detach(0);
                 }
+            }
+            if stopped {
+                settle(pid);
             }
         }
     }
@@ -562,6 +570,17 @@ fn subject(pid: i32, threads: &[Thread]) -> bardo_kernel::Result<Subject> {
         status,
         zombie,
     })
+}
+
+/// Waits, a moment at most, until a process that job control has stopped stands where it stood: it is woken to find that
+/// out by itself.
+pub fn settle(pid: i32) {
+    for _ in 0..1000 {
+        match stat::read(pid) {
+            Ok(stat) if stat.state == State::Running => time::give_way(),
+            _ => return,
+        }
+    }
 }
 
 fn is_gone(e: &Failed) -> bool {

@@ -3,6 +3,7 @@
 //! Every process and every thread is born into a slot of the shelf (`bardo_kernel::shelf`), where it does what we ask, one
 //! batch after another. Until the commit, our death ends all of them.
 
+use std::collections::HashSet;
 use std::io::Read;
 
 use bardo_image::Reader;
@@ -56,6 +57,8 @@ pub struct Tree<'a> {
     pinned: Option<Pinned>,
     /// Threads that job control has stopped.
     stopped: Vec<Stopped>,
+    /// All threads that job control has stopped, in our hands or not.
+    stopped_tids: HashSet<i32>,
     committed: bool,
 }
 
@@ -94,6 +97,7 @@ impl<'a> Tree<'a> {
             watch,
             pinned,
             stopped: Vec::new(),
+            stopped_tids: HashSet::new(),
             committed: false,
         };
         tree.seed(memory)?;
@@ -190,33 +194,50 @@ impl<'a> Tree<'a> {
     /// Every process makes its children: those of the session it was born into, then its own session, then the others.
     fn breed(&mut self) -> Result<()> {
         for member in &self.plan.members {
+            self.make_threads(member)?;
             let mut children: Vec<&Member> =
                 self.plan.members.iter().filter(|child| child.parent == Some(member.index)).collect();
-            children.sort_by_key(|child| !child.early);
-            let leads = self.plan.births[member.index].leads_session;
-            let mut session_made = !leads;
-            for some in children.chunks(100) {
-                let mut batch = Batch::new();
-                for child in some {
-                    if !child.early && !session_made {
-                        batch.call(Sysno::setsid, []);
-                        session_made = true;
-                    }
-                    let clone = CloneArgs {
-                        flags: 0,
-                        exit_signal: child.exit_signal,
-                        set_tid: vec![child.pid],
-                    };
-                    batch.clone3(&clone, self.shelf.open(child.slot));
+            // Those of one session and one thread side by side.
+            children.sort_by_key(|child| (!child.early, child.parent_slot));
+            let mut session_due = self.plan.births[member.index].leads_session;
+            for some in children.chunk_by(|a, b| (a.early, a.parent_slot) == (b.early, b.parent_slot)) {
+                if !some[0].early && session_due {
+                    self.make_session(member)?;
+                    session_due = false;
                 }
-                self.run_leader(member, &mut batch, "making child processes")?;
+                for some in some.chunks(100) {
+                    let mut batch = Batch::new();
+                    for child in some {
+                        let clone =
+                            CloneArgs { flags: 0, exit_signal: child.exit_signal, set_tid: vec![child.pid] };
+                        batch.clone3(&clone, self.shelf.open(child.slot));
+                    }
+                    let pid = self.pids[member.index];
+                    self.run(some[0].parent_slot, pid, &mut batch, "making child processes", &self.who(member))?;
+                }
             }
-            if !session_made {
-                let mut batch = Batch::new();
-                batch.call(Sysno::setsid, []);
-                self.run_leader(member, &mut batch, "making a session")?;
+            if session_due {
+                self.make_session(member)?;
             }
             self.find_children(member.index, &children)?;
+        }
+        Ok(())
+    }
+
+    fn make_session(&self, member: &Member) -> Result<()> {
+        let mut batch = Batch::new();
+        batch.call(Sysno::setsid, []);
+        self.run_leader(member, &mut batch, "making a session")
+    }
+
+    fn make_threads(&self, member: &Member) -> Result<()> {
+        for some in member.threads.get(1..).unwrap_or_default().chunks(100) {
+            let mut batch = Batch::new();
+            for thread in some {
+                let clone = CloneArgs { flags: THREAD, exit_signal: 0, set_tid: vec![thread.tid] };
+                batch.clone3(&clone, self.shelf.open(thread.slot));
+            }
+            self.run_leader(member, &mut batch, "making threads")?;
         }
         Ok(())
     }
@@ -229,8 +250,7 @@ impl<'a> Tree<'a> {
             }
             return Ok(());
         }
-        let pid = self.pids[parent];
-        for seen in children::read_thread(pid, pid).doing("listing children", None)? {
+        for seen in children::read(self.pids[parent]).doing("listing children", None)? {
             let own = status::read(seen).doing("reading a child's status", None)?.ns_pid.last().copied();
             if let Some(child) = wanted.iter().find(|child| Some(child.pid) == own) {
                 self.pids[child.index] = seen;
@@ -334,14 +354,6 @@ impl<'a> Tree<'a> {
             for mut batch in self.plan.files.steps(member.pid, &open.pool, self.shelf.room()) {
                 self.run_leader(member, &mut batch, "putting descriptors in place")?;
             }
-            for some in member.threads[1..].chunks(100) {
-                let mut batch = Batch::new();
-                for thread in some {
-                    let clone = CloneArgs { flags: THREAD, exit_signal: 0, set_tid: vec![thread.tid] };
-                    batch.clone3(&clone, self.shelf.open(thread.slot));
-                }
-                self.run_leader(member, &mut batch, "making threads")?;
-            }
             let mut batch = Batch::new();
             life.put(&born.limits, &mut batch);
             self.run_leader(member, &mut batch, "putting the process's state back")?;
@@ -427,8 +439,14 @@ impl<'a> Tree<'a> {
         }
         // Of the signals that stop, only SIGSTOP isn't blocked here; the thread that takes it is told another one.
         ptrace::kill(self.pids[member.index], libc::SIGSTOP).doing("stopping a process", Some(&who))?;
-        let mut stopped = 0;
+        let (mut stopped, mut turns, mut signal) = (0, 0u32, signal);
         while stopped < member.threads.len() {
+            // A process of an orphaned group ignores the stops of a terminal: only SIGSTOP stops it.
+            if turns == 1000 {
+                signal = libc::SIGSTOP;
+                ptrace::kill(self.pids[member.index], signal).doing("stopping a process", Some(&who))?;
+            }
+            turns += 1;
             let mut still = Vec::new();
             for thread in running {
                 match thread.poll().doing("waiting for a stop", Some(&who))? {
@@ -437,9 +455,14 @@ impl<'a> Tree<'a> {
                     Waited::Stopped(thread) => match thread.stop() {
                         ptrace::Stop::Group(_) => {
                             stopped += 1;
+                            self.stopped_tids.insert(thread.tid());
                             self.stopped.push(thread);
                         }
                         ptrace::Stop::Signal(_) => {
+                            // A blocked signal would be queued instead.
+                            thread
+                                .set_signal_mask(!(1 << (signal - 1)))
+                                .doing("stopping a process", Some(&who))?;
                             still.push(thread.resume(signal).doing("stopping a process", Some(&who))?);
                         }
                         _ => still.push(thread.resume(0).doing("stopping a process", Some(&who))?),
@@ -512,9 +535,16 @@ impl<'a> Tree<'a> {
                 ptrace::kill(self.pids[member.index], libc::SIGSTOP).doing("stopping a process", Some(&self.who(member)))?;
             }
         }
+        // Those that job control has stopped first: their parents are to find them so.
+        let stopped_tids = self.stopped_tids.clone();
+        held.sort_by_key(|thread| !stopped_tids.contains(&thread.tid()));
         for thread in held {
+            let tid = thread.tid();
             // A thread that was killed by now needs nothing.
             let _ = thread.detach(0);
+            if stopped_tids.contains(&tid) && self.pids.contains(&tid) {
+                crate::freeze::settle(tid);
+            }
         }
         Ok(())
     }

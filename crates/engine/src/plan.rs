@@ -41,6 +41,8 @@ pub struct Member {
     pub early: bool,
     /// The signal its parent gets when it ends.
     pub exit_signal: u64,
+    /// The slot of the parent's thread that makes it.
+    pub parent_slot: usize,
     /// Its leader's slot.
     pub slot: usize,
     /// Its threads, the leader first; none for a zombie.
@@ -160,7 +162,13 @@ impl Plan {
             if alive && !self.memory.spaces().any(|id| id == process.pid as u64) {
                 return broken("a process without memory");
             }
+            let parent_slot = birth.parent.map_or(0, |parent| {
+                let parent = self.members.iter().find(|member| member.index == parent);
+                let thread = parent.and_then(|p| p.threads.iter().find(|t| t.tid == process.parent_thread));
+                thread.map_or(parent.map_or(0, |p| p.slot), |thread| thread.slot)
+            });
             self.members.push(Member {
+                parent_slot,
                 index: birth.process,
                 pid: process.pid,
                 name: String::from_utf8_lossy(&process.name).into_owned(),

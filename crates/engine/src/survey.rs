@@ -3,6 +3,7 @@
 //! What can be seen from outside is read from outside. What can't (dispositions, timers, alternate stacks, …) is asked
 //! inside, by one visit per process: see `bardo_kernel::remote` for why that is safe.
 
+use std::collections::HashMap;
 use std::os::fd::AsFd;
 
 use bardo_kernel::mmap::find_hole;
@@ -83,7 +84,7 @@ pub fn look(frozen: &mut Frozen, externals: &[String], watch: &dyn Watch) -> Res
     for process in &mut processes {
         process.stop_told = told.contains(&process.pid);
     }
-    own_parents(frozen, &mut processes);
+    own_parents(frozen, &mut processes)?;
     let subjects: Vec<&Subject> = frozen.processes.iter().map(|p| &p.subject).collect();
     shared.complete(&subjects, &mut refusals)?;
     let files = file::survey(&subjects, externals, &mut refusals)?;
@@ -107,11 +108,25 @@ pub fn look(frozen: &mut Frozen, externals: &[String], watch: &dyn Watch) -> Res
 }
 
 /// Parents as the processes see them: `stat` tells the pids that we see.
-fn own_parents(frozen: &Frozen, processes: &mut [Process]) {
-    for process in processes {
-        let parent = frozen.processes.iter().find(|p| p.subject.pid() == process.parent);
-        process.parent = parent.map_or(0, |p| p.subject.own_pid);
+fn own_parents(frozen: &Frozen, processes: &mut [Process]) -> Result<()> {
+    let by_pid: HashMap<i32, &FrozenProcess> = frozen.processes.iter().map(|p| (p.subject.pid(), p)).collect();
+    let index: HashMap<i32, usize> =
+        frozen.processes.iter().enumerate().map(|(index, p)| (p.subject.pid(), index)).collect();
+    for process in processes.iter_mut() {
+        process.parent = by_pid.get(&process.parent).map_or(0, |parent| parent.subject.own_pid);
     }
+    // A child belongs to the thread that made it, which is the leader where there is only one.
+    for parent in frozen.processes.iter().filter(|p| p.threads.len() > 1) {
+        for thread in &parent.threads[1..] {
+            let (pid, tid) = (parent.subject.pid(), thread.tid);
+            let children = procfs::children::read_thread(pid, tid).doing("listing children", Some(&parent.subject.who))?;
+            for child in children.iter().filter_map(|child| index.get(child)) {
+                let status = procfs::status::read_thread(pid, tid).doing("reading a thread's status", None)?;
+                processes[*child].parent_thread = status.ns_pid.last().copied().unwrap_or(tid);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What can be told without touching the process.
@@ -310,7 +325,7 @@ fn visit(
     let life = Life::take(subject, pending, &process_asked, &batch).doing("reading the process's state", Some(&who))?;
     for (child, answer) in stops {
         // si_pid is set where there is news.
-        if batch.output(answer, 16)[12..16] == [0; 4] {
+        if batch.output(answer, 20)[16..20] == [0; 4] {
             told.push(child);
         }
     }

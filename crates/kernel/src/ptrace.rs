@@ -384,6 +384,23 @@ pub fn cpu_mask(tid: i32) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// A thread's scheduling policy with its flag (sched_getscheduler(2)).
+pub fn scheduler(tid: i32) -> Result<u32> {
+    // SAFETY: no memory is touched.
+    unsafe { syscall(Sysno::sched_getscheduler, [tid as usize, 0, 0, 0, 0, 0]) }
+        .map(|policy| policy as u32)
+        .map_err(|e| e.of(format!("sched_getscheduler({tid})")))
+}
+
+/// A thread's I/O priority (ioprio_get(2)).
+pub fn io_priority(tid: i32) -> Result<u32> {
+    const IOPRIO_WHO_PROCESS: usize = 1;
+    // SAFETY: no memory is touched.
+    unsafe { syscall(Sysno::ioprio_get, [IOPRIO_WHO_PROCESS, tid as usize, 0, 0, 0, 0]) }
+        .map(|priority| priority as u32)
+        .map_err(|e| e.of(format!("ioprio_get({tid})")))
+}
+
 /// Waits for any child without blocking, for reaping: its pid and status.
 pub fn reap(pid: i32, flags: i32) -> Result<Option<(i32, i32)>> {
     let mut status = 0i32;

@@ -33,6 +33,9 @@ pub struct Process {
     pub pid: i32,
     /// Its parent's; that of the root isn't in the image.
     pub parent: i32,
+    /// The thread of the parent that made it (`/proc/PID/task/TID/children`); 0: its leader.
+    #[serde(default)]
+    pub parent_thread: i32,
     /// Its process group.
     pub group: i32,
     /// Its session.
@@ -133,6 +136,7 @@ impl Process {
         Process {
             pid: subject.own_pid,
             parent: subject.stat.ppid,
+            parent_thread: 0,
             group: own(&subject.status.ns_pgid, subject.stat.pgrp),
             session: own(&subject.status.ns_sid, subject.stat.session),
             name: Blob(subject.stat.comm.clone().into_vec()),

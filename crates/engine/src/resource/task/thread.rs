@@ -28,6 +28,14 @@ use super::signal::{AltStack, Pending, answer, words};
 use super::sleep::Sleep;
 
 const PR_GET_TID_ADDRESS: u64 = 40;
+const PR_MCE_KILL: u64 = 33;
+const PR_MCE_KILL_SET: u64 = 1;
+const PR_MCE_KILL_GET: u64 = 34;
+const MACHINE_CHECK_DEFAULT: u32 = 2;
+
+fn default_machine_check() -> u32 {
+    MACHINE_CHECK_DEFAULT
+}
 
 /// The record of a thread.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -62,6 +70,9 @@ pub struct Thread {
     /// PR_GET_PDEATHSIG.
     #[serde(default)]
     pub parent_death_signal: u32,
+    /// PR_MCE_KILL_GET: when memory errors are told; 2, the system's way, unless it was set.
+    #[serde(default = "default_machine_check")]
+    pub machine_check: u32,
     /// The call with a time that runs on that it is in.
     #[serde(default)]
     pub sleep: Option<Sleep>,
@@ -76,6 +87,7 @@ pub struct ThreadAsked {
     parent_death: Arg,
     timer_slack: StepId,
     credentials: CredentialsAsked,
+    machine_check: StepId,
 }
 
 impl ThreadAsked {
@@ -88,7 +100,9 @@ impl ThreadAsked {
         batch.call(Sysno::prctl, [Arg::Value(libc::PR_GET_PDEATHSIG as u64), parent_death]);
         let timer_slack = batch.attempt(Sysno::prctl, [Arg::Value(libc::PR_GET_TIMERSLACK as u64)]);
         let credentials = Credentials::ask(batch);
-        ThreadAsked { altstack, tid_address, tid_address_step, parent_death, timer_slack, credentials }
+        let zero = Arg::Value(0);
+        let machine_check = batch.attempt(Sysno::prctl, [Arg::Value(PR_MCE_KILL_GET), zero, zero, zero, zero]);
+        ThreadAsked { machine_check, altstack, tid_address, tid_address_step, parent_death, timer_slack, credentials }
     }
 }
 
@@ -124,6 +138,7 @@ impl Thread {
             schedule: Schedule::take(&stat, tid, answer(batch, asked.timer_slack, 50_000))?,
             credentials: Credentials::take(&status, Some((&asked.credentials, batch))),
             parent_death_signal: words(batch.output(asked.parent_death, 8))[0] as u32,
+            machine_check: answer(batch, asked.machine_check, u64::from(MACHINE_CHECK_DEFAULT)) as u32,
             sleep,
         })
     }
@@ -151,6 +166,10 @@ impl Thread {
                 Sysno::rseq,
                 [Arg::Value(address), Arg::Value(len), Arg::Value(0), Arg::Value(signature)],
             );
+        }
+        if self.machine_check != MACHINE_CHECK_DEFAULT {
+            let (zero, policy) = (Arg::Value(0), Arg::Value(u64::from(self.machine_check)));
+            batch.call(Sysno::prctl, [Arg::Value(PR_MCE_KILL), Arg::Value(PR_MCE_KILL_SET), policy, zero, zero]);
         }
         self.schedule.put(&now.schedule, batch);
         self.credentials.put(&now.credentials, batch);
