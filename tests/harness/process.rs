@@ -154,6 +154,13 @@ impl Process {
         })
     }
 
+    /// Whether it has ended, as its parent sees it; it can still be reaped. Nobody else can tell for sure: while one of
+    /// its threads calls exec, `/proc` shows a zombie or nothing at all.
+    pub fn has_ended(&self) -> bool {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        waitid(WaitId::PidFd(self.pidfd.as_fd()), options).is_ok_and(|status| status.is_some())
+    }
+
     /// Waits for its end and says how it ended.
     ///
     /// # Panics
@@ -206,6 +213,11 @@ impl Tree {
     /// All pids that were seen.
     pub fn pids(&self) -> Vec<i32> {
         self.held.iter().map(Process::pid).collect()
+    }
+
+    /// Whether the root has ended, if it is this process's child.
+    pub fn root_has_ended(&self) -> bool {
+        self.held.iter().any(|p| p.pid == self.root && p.has_ended())
     }
 
     /// Waits until the root ends; says how.

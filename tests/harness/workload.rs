@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use crate::bardo::{Bardo, Output, Started, bardo};
 use crate::place::Place;
-use crate::process::{Process, Tree, adopt_orphans, exists, is_dead, reap_orphans};
+use crate::process::{Process, Tree, adopt_orphans, exists, reap_orphans};
 use crate::wait::{until, until_some};
 
 /// The program of a workload: `task/threads`.
@@ -70,9 +70,9 @@ impl Workload {
         // The tree holds it from here on: dropped, and not released, this hold of it would end it.
         let process = Process::spawn(&mut command);
         let pid = process.pid();
-        let workload = Workload { tree: Tree::of(pid), foreground: None, place, pid };
+        let mut workload = Workload { tree: Tree::of(pid), foreground: None, place, pid };
         let ready = until_some("the workload is ready", || {
-            if passed_over.is_some() && is_dead(pid) && workload.place.read("verdict").is_empty() {
+            if passed_over.is_some() && process.has_ended() && workload.place.read("verdict").is_empty() {
                 assert_eq!(process.reap(), passed_over, "{}", workload.place.read("err"));
                 return Some(false);
             }
@@ -80,6 +80,7 @@ impl Workload {
             workload.place.join("ready").exists().then_some(true)
         });
         process.release();
+        workload.tree.update();
         ready.then_some(workload)
     }
 
@@ -112,7 +113,7 @@ impl Workload {
         if let Some(output) = self.foreground.as_ref().and_then(Started::ended) {
             panic!("bardo ended before its tree was told to finish: {output}");
         }
-        if is_dead(self.pid) && self.place.read("verdict").is_empty() {
+        if self.tree.root_has_ended() && self.place.read("verdict").is_empty() {
             panic!("pid {} ended without a verdict: {}", self.pid, self.place.read("err"));
         }
     }
@@ -274,8 +275,16 @@ impl Workload {
     ///
     /// # Panics
     /// When there is none.
-    pub fn foreground(&self) -> &Process {
-        self.foreground.as_ref().expect("restarted in the foreground").process()
+    pub fn foreground(&self) -> &Started {
+        self.foreground.as_ref().expect("restarted in the foreground")
+    }
+
+    /// The same, to wait for its end.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn take_foreground(&mut self) -> Started {
+        self.foreground.take().expect("restarted in the foreground")
     }
 }
 

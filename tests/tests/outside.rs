@@ -5,9 +5,7 @@ use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Read, Write, pipe};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use bardo_tests::{
-    Place, Process, Tree, Workload, adopt_orphans, bardo, exists, launch, until, workload_program,
-};
+use bardo_tests::{Place, Process, Tree, Workload, adopt_orphans, bardo, launch, until, workload_program};
 
 /// A program's three ends of stdio, held by this test.
 struct Ends {
@@ -100,49 +98,34 @@ fn external_resources_go_where_the_user_says() {
     assert_eq!(ends.line(), "");
 }
 
-/// A shell that exits with 42 on SIGTERM, restarted in the foreground of a bardo.
-fn restarted_shell(place: &Place) -> (Tree, bardo_tests::Started) {
-    adopt_orphans();
-    let script = "trap 'exit 42' TERM; trap 'echo usr1 >>seen' USR1; : >ready; while :; do :; done";
-    let mut command = Command::new(launch());
-    command.args(["sh", "-c", script]).current_dir(place.path()).stdin(Stdio::null());
-    command.stdout(File::create(place.join("out")).expect("a file"));
-    command.stderr(File::create(place.join("err")).expect("a file"));
-    let mut tree = Tree::of(Process::spawn(&mut command).release());
-    until("the shell is ready", || place.join("ready").exists());
-    let root = tree.root().to_string();
-    bardo(["checkpoint", "--quiet", "--kill", "-o"]).arg(place.join("image")).arg(root).run().ok();
-    tree.wait_gone();
-    let started = bardo(["restart", "--quiet"]).arg(place.join("image")).start();
-    until("the shell runs again", || {
-        assert!(!started.has_ended(), "{}", started.so_far(0));
-        tree.update();
-        exists(tree.root())
-            && std::fs::read_link(format!("/proc/{}/cwd", tree.root())).is_ok_and(|p| p == place.path())
-    });
-    (tree, started)
+/// A program that exits with 42 at SIGTERM, running in the foreground of a restart.
+fn restarted_in_foreground() -> Workload {
+    let mut workload = Workload::start("hostile", &["exits"]);
+    workload.wait_progress();
+    workload.on(workload.checkpoint("image").arg("--kill")).ok();
+    workload.wait_gone();
+    workload.reset_progress();
+    workload.restart_in_foreground("image", &[]);
+    workload.wait_progress();
+    workload
 }
 
 #[test]
 fn a_foreground_restart_passes_signals_on_and_exits_as_the_root_does() {
-    let place = Place::new("foreground");
-    let (mut tree, started) = restarted_shell(&place);
-    started.process().signal(rustix::process::Signal::USR1);
-    until("the trap has run", || place.read("seen") == "usr1\n");
-    started.process().signal(rustix::process::Signal::TERM);
-    assert_eq!(started.end().status, 42);
-    tree.wait_gone();
+    let mut workload = restarted_in_foreground();
+    workload.foreground().process().signal(rustix::process::Signal::USR1);
+    until("the handler has run", || workload.place().join("seen").exists());
+    workload.foreground().process().signal(rustix::process::Signal::TERM);
+    assert_eq!(workload.take_foreground().end().status, 42);
+    workload.wait_gone();
 }
 
 #[test]
 fn a_foreground_restart_says_by_which_signal_the_root_died() {
-    let place = Place::new("killed");
-    let (mut tree, started) = restarted_shell(&place);
-    Process::open(tree.root()).expect("the shell").signal(rustix::process::Signal::KILL);
-    let status = started.end().status;
-    assert_eq!(status, 128 + 9);
-    tree.kill();
-    tree.wait_gone();
+    let mut workload = restarted_in_foreground();
+    Process::open(workload.pid()).expect("the program").signal(rustix::process::Signal::KILL);
+    assert_eq!(workload.take_foreground().end().status, 128 + 9);
+    workload.wait_gone();
 }
 
 /// A tree that was stopped by its checkpoint or its restart goes on at SIGCONT.

@@ -1,5 +1,6 @@
 /* Trees that are hard to catch, named by the second argument: they fork, exec, spawn threads or die while they are being frozen.
- * All are bounded, all check themselves, and go on until they are told to finish (or, for "dies", die).
+ * Also one that
+ * exits with a status of its own when it is told to by a signal. All are bounded, all check themselves, and go on until they are told to finish (or, for "dies", die).
  */
 #include "workload.h"
 
@@ -9,6 +10,15 @@ static void *short_lived(void *argument)
     sleep_ms(1 + (intptr_t)argument % 3);
     threads_alive--;
     return NULL;
+}
+
+static void on_signal(int number)
+{
+    if (number == SIGTERM)
+        _exit(42);
+    char path[1024];
+    snprintf(path, sizeof path, "%s/seen", workload_dir);
+    close(must(open(path, O_WRONLY | O_CREAT, 0644)));
 }
 
 int main(int argc, char **argv)
@@ -93,6 +103,15 @@ int main(int argc, char **argv)
         must_pthread(pthread_create(&thread, NULL, exec_again, arguments));
         for (;;)
             pause();
+    }
+    if (strcmp(what, "exits") == 0) {
+        /* With 42, at SIGTERM. SIGUSR1 is written down. */
+        struct sigaction action = { .sa_handler = on_signal };
+        must(sigaction(SIGTERM, &action, NULL));
+        must(sigaction(SIGUSR1, &action, NULL));
+        ready();
+        for (;;)
+            progress();
     }
     if (strcmp(what, "dies") == 0) {
         /* After the given number of milliseconds, all of it: four processes. */
