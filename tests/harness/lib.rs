@@ -26,7 +26,7 @@ pub use bardo::{Bardo, Output, Started, bardo, program};
 pub use compare::{ALLOWED, Allowed, compare};
 pub use modes::{Case, left_running, natively, stopped_and_restarted, twenty_times};
 pub use place::Place;
-pub use process::{Process, Tree, adopt_orphans, descendants, exists, state};
+pub use process::{Process, Tree, adopt_orphans, descendants, exists, reap_orphans, state};
 pub use residue::Residue;
 pub use snapshot::Snapshot;
 pub use wait::{until, until_some};

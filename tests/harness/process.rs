@@ -146,19 +146,22 @@ impl Process {
 
     /// How it ended, if it did and is ours to wait for.
     pub fn reap(&self) -> Option<Status> {
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        self.status(WaitIdOptions::empty())
+    }
+
+    /// How it has ended, as its parent sees it; it can still be reaped. Nobody else can tell for sure: while one of its
+    /// threads calls exec, `/proc` shows a zombie or nothing at all.
+    pub fn ended(&self) -> Option<Status> {
+        self.status(WaitIdOptions::NOWAIT)
+    }
+
+    fn status(&self, options: WaitIdOptions) -> Option<Status> {
+        let options = options | WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
         let status = waitid(WaitId::PidFd(self.pidfd.as_fd()), options).ok()??;
         Some(match status.exit_status() {
             Some(code) => code,
             None => 128 + status.terminating_signal().unwrap_or(0),
         })
-    }
-
-    /// Whether it has ended, as its parent sees it; it can still be reaped. Nobody else can tell for sure: while one of
-    /// its threads calls exec, `/proc` shows a zombie or nothing at all.
-    pub fn has_ended(&self) -> bool {
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        waitid(WaitId::PidFd(self.pidfd.as_fd()), options).is_ok_and(|status| status.is_some())
     }
 
     /// Waits for its end and says how it ended.
@@ -215,9 +218,9 @@ impl Tree {
         self.held.iter().map(Process::pid).collect()
     }
 
-    /// Whether the root has ended, if it is this process's child.
-    pub fn root_has_ended(&self) -> bool {
-        self.held.iter().any(|p| p.pid == self.root && p.has_ended())
+    /// How the root has ended, if it has, and is this process's child. It can still be waited for.
+    pub fn root_ended(&self) -> Option<Status> {
+        self.held.iter().find(|p| p.pid == self.root)?.ended()
     }
 
     /// Waits until the root ends; says how.

@@ -72,7 +72,8 @@ impl Workload {
         let pid = process.pid();
         let mut workload = Workload { tree: Tree::of(pid), foreground: None, place, pid };
         let ready = until_some("the workload is ready", || {
-            if passed_over.is_some() && process.has_ended() && workload.place.read("verdict").is_empty() {
+            if passed_over.is_some() && process.ended().is_some() && workload.place.read("verdict").is_empty()
+            {
                 assert_eq!(process.reap(), passed_over, "{}", workload.place.read("err"));
                 return Some(false);
             }
@@ -113,8 +114,8 @@ impl Workload {
         if let Some(output) = self.foreground.as_ref().and_then(Started::ended) {
             panic!("bardo ended before its tree was told to finish: {output}");
         }
-        if self.tree.root_has_ended() && self.place.read("verdict").is_empty() {
-            panic!("pid {} ended without a verdict: {}", self.pid, self.place.read("err"));
+        if let (Some(status), "") = (self.tree.root_ended(), self.place.read("verdict").as_str()) {
+            panic!("pid {} ended with {status} and no verdict: {}", self.pid, self.place.read("err"));
         }
     }
 
@@ -231,7 +232,7 @@ impl Workload {
 
     /// Makes way for a restart that found a pid taken: by a child of the tree that died with it, and that this process
     /// has adopted without knowing; or by another test's process, for a moment. bardo says so, and has started nothing.
-    fn make_way(&self, output: &Output) -> bool {
+    pub fn make_way(&self, output: &Output) -> bool {
         let numbers = output.stderr.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok());
         reap_orphans(numbers);
         output.status == CONFLICT

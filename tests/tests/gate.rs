@@ -6,7 +6,9 @@
 
 use std::path::Path;
 
-use bardo_tests::{Output, Residue, Workload, bardo, descendants, exists, full, until};
+use bardo_tests::{
+    Output, Residue, Workload, bardo, descendants, exists, full, reap_orphans, until, until_some,
+};
 
 /// How many faults of a kind a sample has.
 const SAMPLE: usize = 24;
@@ -127,9 +129,13 @@ fn restart_loop(name: &'static str, fault: Fault) {
     workload.on(workload.checkpoint("image").arg("--kill")).ok();
     workload.wait_gone();
     let restart = |workload: &Workload, gate: &str| {
-        let command =
-            bardo(["restart", "--quiet", "--detach"]).gate(gate).arg(workload.place().join("image"));
-        command.stdio(&workload.place().join("bardo.out"), &workload.place().join("bardo.err")).run()
+        until_some("the restart's pids are free", || {
+            let command =
+                bardo(["restart", "--quiet", "--detach"]).gate(gate).arg(workload.place().join("image"));
+            let stdio = ["bardo.out", "bardo.err"].map(|n| workload.place().join(n));
+            let output = command.stdio(&stdio[0], &stdio[1]).run();
+            (!workload.make_way(&output)).then_some(output)
+        })
     };
     let trace = workload.place().join("trace");
     restart(&workload, &format!("trace={}", trace.display())).ok();
@@ -151,7 +157,7 @@ fn restart_loop(name: &'static str, fault: Fault) {
         } else {
             // Nothing of it, or (killed when all was done) all of it: never a part.
             until("nothing is left of a restart that was killed, or all of it runs", || {
-                workload.tree();
+                reap_orphans(pids.iter().copied()); // of a bardo that couldn't do it
                 pids.iter().all(|p| !exists(*p)) || workload.has_progress()
             });
             assert!(output.status != 1 || !exists(workload.pid()), "it failed, and yet it runs: {output}");
@@ -274,7 +280,7 @@ fn an_interrupted_restart_leaves_nothing() {
             workload.wait_progress();
         } else {
             until("nothing is left of an interrupted restart", || {
-                workload.tree();
+                reap_orphans(pids.iter().copied()); // of a bardo that couldn't do it
                 pids.iter().all(|p| !exists(*p))
             });
         }

@@ -3,7 +3,8 @@
 use std::fs::File;
 
 use bardo_tests::{
-    Place, Process, Residue, Workload, bardo, descendants, exists, launch, program, until, workload_program,
+    Place, Process, Residue, Workload, bardo, descendants, exists, launch, program, reap_orphans, until,
+    workload_program,
 };
 
 /// A small workload in the middle of its work.
@@ -286,6 +287,7 @@ fn pids_that_are_taken() {
 #[test]
 fn a_truncated_image() {
     let mut workload = some_workload();
+    let pids = descendants(workload.pid());
     workload.tree();
     workload.on(workload.checkpoint("image").arg("--kill")).ok();
     workload.wait_gone();
@@ -295,7 +297,10 @@ fn a_truncated_image() {
         bardo(["verify", "--quiet"]).arg(workload.place().join("cut")).run().expect(5);
         let output = bardo(["restart", "--quiet", "--detach"]).arg(workload.place().join("cut")).run();
         output.expect(5).nothing_left();
-        assert!(!exists(workload.pid()));
+        until("nothing runs", || {
+            reap_orphans(pids.iter().copied());
+            pids.iter().all(|p| !exists(*p))
+        });
     }
     // Through a pipe too: the seal comes last, and nothing runs before it has come.
     let cut = workload.place().join("cut");
