@@ -14,8 +14,9 @@
 //! (MADV_GUARD_INSTALL) last.
 //!
 //! **Not saved**: which zero pages were resident; which pages were in swap; names, where the restarting kernel has none
-//! (CONFIG_ANON_VMA_NAME). Adjacent areas of the same kind may come back as one. Refused: hugetlbfs, userfaultfd, sealed,
-//! droppable and secret memory, protection keys, shadow stacks.
+//! (CONFIG_ANON_VMA_NAME). Adjacent areas of the same kind may come back as one, and as one that may hold guard pages
+//! (`gu`) if one of them did. Refused: hugetlbfs, userfaultfd, sealed, droppable and secret memory, protection keys, shadow
+//! stacks.
 
 use bardo_kernel::Sysno;
 use bardo_kernel::procfs::smaps::VmFlag;
@@ -75,8 +76,9 @@ pub(super) fn advise_early(area: &Area, batch: &mut Batch) {
     }
 }
 
-/// Adds the last steps for an area, once its pages are there. `empty`: none of its own were put.
-pub(super) fn finish(area: &Area, guards: &[Span], empty: bool, batch: &mut Batch) {
+/// Adds the last steps for an area, once its pages are there. `empty`: none of its own were put. `guarded`: guard pages
+/// are yet to come.
+pub(super) fn finish(area: &Area, empty: bool, guarded: bool, batch: &mut Batch) {
     if area.fill_prot() != area.prot {
         let keep_account = area.backing == Backing::Anonymous && empty;
         // mprotect(2) to read-only gives back the commitment of anonymous memory that never had a page (6.7), so an
@@ -112,20 +114,31 @@ pub(super) fn finish(area: &Area, guards: &[Span], empty: bool, batch: &mut Batc
         let [at, len] = span;
         batch.attempt(Sysno::prctl, [value(PR_SET_VMA), value(PR_SET_VMA_ANON_NAME), at, len, name]);
     }
-    let mut guarded = false;
-    for guard in guards.iter().map(|g| g.cut(area.span())).filter(|g| !g.is_empty()) {
-        guarded = true;
+    if has(area, VmFlag::Locked) && !guarded {
+        lock(area, false, batch);
+    }
+}
+
+/// Adds the very last step for an area that has guard pages: until then the kernel may have made one area of it and its
+/// neighbours, and a mark that it keeps for guard pages (`gu`) would be theirs too. The lock comes after it: guard pages
+/// can't be installed in locked memory.
+pub(super) fn install_guards(area: &Area, guards: &[Span], batch: &mut Batch) {
+    for guard in guards {
         let args = [value(guard.start), value(guard.len()), value(MADV_GUARD_INSTALL)];
         batch.call_for(Sysno::madvise, args, 0);
     }
     if has(area, VmFlag::Locked) {
-        let on_fault = u64::from(has(area, VmFlag::LockOnFault)); // MLOCK_ONFAULT is 1
-        let args = [value(area.start), value(area.len()), value(on_fault)];
-        // mlock2(2) locks an area that has unreadable pages all the same, and reports ENOMEM.
-        if area.prot == 0 || guarded {
-            batch.attempt(Sysno::mlock2, args);
-        } else {
-            batch.call_for(Sysno::mlock2, args, 0);
-        }
+        lock(area, true, batch);
+    }
+}
+
+fn lock(area: &Area, guarded: bool, batch: &mut Batch) {
+    let on_fault = u64::from(has(area, VmFlag::LockOnFault)); // MLOCK_ONFAULT is 1
+    let args = [value(area.start), value(area.len()), value(on_fault)];
+    // mlock2(2) locks an area that has unreadable pages all the same, and reports ENOMEM.
+    if area.prot == 0 || guarded {
+        batch.attempt(Sysno::mlock2, args);
+    } else {
+        batch.call_for(Sysno::mlock2, args, 0);
     }
 }

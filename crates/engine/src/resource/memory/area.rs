@@ -334,9 +334,7 @@ mod tests {
         assert!(area(past, false).fault(1).is_some());
         let odd = Backing::File { file: 0, offset: 5, writable: false };
         assert!(area(odd, false).fault(1).is_some());
-        for (start, end) in
-            [(0x10001, 0x12000), (0x12000, 0x10000), (0, 0x1000), (0x10000, !0xfff)]
-        {
+        for (start, end) in [(0x10001, 0x12000), (0x12000, 0x10000), (0, 0x1000), (0x10000, !0xfff)] {
             assert!(
                 Area { start, end, ..area(Backing::Anonymous, false) }.fault(0).is_some(),
                 "{start:x}-{end:x}"

@@ -8,6 +8,7 @@
 //! [`MemoryImage::map_steps`]; [`MemoryImage::put`] fills them all; each runs [`MemoryImage::finish_steps`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::iter::Peekable;
 
 use bardo_image::Record;
 use bardo_kernel::Sysno;
@@ -178,6 +179,7 @@ impl MemoryImage {
     pub fn check(&self, files: Files) -> Result<Vec<Refusal>> {
         let mut refusals = Vec::new();
         let mut told = BTreeSet::new();
+        let here = vdso::Here::look()?;
         for space in self.spaces.values() {
             for file in &space.record.files {
                 if told.insert((&file.path, file.size, file.mtime_ns)) {
@@ -185,7 +187,7 @@ impl MemoryImage {
                 }
             }
             if refusals.iter().all(|r| r.code != "host/vdso") {
-                refusals.extend(vdso::check(&vdso::wanted(&space.areas), space.record.vdso)?);
+                refusals.extend(here.check(&vdso::wanted(&space.areas), space.record.vdso));
             }
         }
         Ok(refusals)
@@ -346,8 +348,18 @@ impl MemoryImage {
     ) -> Result<Vec<Batch>> {
         let space = self.space(id)?;
         let mut batches = Batches::new(room);
+        let guards = &mut space.record.guards.iter().peekable();
+        let mut guarded = Vec::new();
         for (area, filled) in space.areas.iter().zip(&space.filled).filter(|(a, _)| !a.backing.is_kernels()) {
-            batches.add(|batch| anonymous::finish(area, &space.record.guards, !filled, batch));
+            // A guard of a hostile image that lies in no area is passed over.
+            let own = guards_in(area, guards);
+            batches.add(|batch| anonymous::finish(area, !filled, !own.is_empty(), batch));
+            if !own.is_empty() {
+                guarded.push((area, own));
+            }
+        }
+        for (area, own) in guarded {
+            batches.add(|batch| anonymous::install_guards(area, &own, batch));
         }
         if self.shared_len > 0 {
             batches.add(|batch| {
@@ -361,6 +373,19 @@ impl MemoryImage {
         batches.add(|batch| set_mm(&space.record, exe_fd, batch));
         Ok(batches.done)
     }
+}
+
+/// The guard pages in an area; `guards` are those that end after the area ahead of it.
+fn guards_in<'a>(area: &Area, guards: &mut Peekable<impl Iterator<Item = &'a Span>>) -> Vec<Span> {
+    let mut own = Vec::new();
+    while let Some(guard) = guards.peek().filter(|g| g.start < area.end) {
+        own.extend(Some(guard.cut(area.span())).filter(|g| !g.is_empty()));
+        if guard.end > area.end {
+            break;
+        }
+        guards.next();
+    }
+    own
 }
 
 /// Maps a part of a file.

@@ -29,6 +29,7 @@ use std::io::Write;
 use super::area::{PAGE, Span, is_default};
 use super::mapped::Known;
 use super::pages::Source;
+use super::vdso::Here;
 use crate::error::{Doing, Refusal, Result};
 use crate::subject::Subject;
 
@@ -70,6 +71,7 @@ pub struct Shared {
     dev: u64,
     objects: BTreeMap<u64, Object>,
     pub(super) files: Known,
+    pub(super) here: Here,
 }
 
 /// What a file of the kernel's own tmpfs is.
@@ -88,7 +90,7 @@ impl Shared {
         let doing = "looking for the kernel's tmpfs";
         let probe = mmap::memfd_create("bardo", memfd::CLOEXEC).doing(doing, None)?;
         let dev = fs::fstat(probe.as_fd()).doing(doing, None)?.dev;
-        Ok(Shared { dev, objects: BTreeMap::new(), files: Known::default() })
+        Ok(Shared { dev, objects: BTreeMap::new(), files: Known::default(), here: Here::look()? })
     }
 
     /// What an area is, if it is of a file of the kernel's own tmpfs.

@@ -228,7 +228,7 @@ pub fn survey(subject: &Subject, brk: u64, cx: &mut Shared, refusals: &mut Vec<R
         mm: Mm::of(&subject.stat, brk),
         exe,
         auxv: Blob(auxv),
-        vdso: if has_vdso { Vdso::ours()? } else { None },
+        vdso: cx.here.vdso.filter(|_| has_vdso),
         files: files.files,
         guards,
     };

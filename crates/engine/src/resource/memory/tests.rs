@@ -52,6 +52,7 @@ impl Target {
         let mut line = String::new();
         BufReader::new(target.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(line, "ready\n");
+        settle(target.pid());
         target
     }
 
@@ -64,6 +65,14 @@ impl Drop for Target {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+/// Waits until a process is in pause(2), where it changes nothing any more.
+fn settle(pid: i32) {
+    let pause = format!("{} ", libc::SYS_pause);
+    while !fs::read_text(procfs::path(pid, "syscall")).unwrap().starts_with(&pause) {
+        std::thread::yield_now();
     }
 }
 
@@ -256,12 +265,18 @@ fn shown(pid: i32, without: &[(u64, u64)]) -> Vec<Shown> {
             Shown { area, flags }
         })
         .collect();
-    // Neighbours that differ in nothing are one area or several, as the kernel likes.
+    // Neighbours that differ in nothing are one area or several, as the kernel likes; guard pages in one of several are in
+    // the one.
     shown.dedup_by(|next, last| {
+        let is_guard = |code: &String| code == "gu";
+        let guarded = next.flags.iter().chain(&last.flags).any(is_guard);
         let plain = |s: &Shown| maps::Area { start: 0, end: 0, ..s.area.clone() };
-        let alike = !next.area.has_file() && next.flags == last.flags && plain(next) == plain(last);
+        let flags = |s: &Shown| s.flags.iter().filter(|f| !is_guard(f)).cloned().collect::<Vec<_>>();
+        let alike = !next.area.has_file() && flags(next) == flags(last) && plain(next) == plain(last);
         let merge = alike && last.area.end == next.area.start;
         if merge {
+            last.flags = flags(last);
+            last.flags.extend(guarded.then(|| "gu".into()));
             last.area.end = next.area.end;
         }
         merge
@@ -348,6 +363,7 @@ fn family(scratch: &Scratch) -> (Target, i32) {
     let target = zoo(scratch, true);
     let children = fs::read_text(procfs::thread_path(target.pid(), target.pid(), "children")).unwrap();
     let child = children.trim().parse().unwrap();
+    settle(child);
     (target, child)
 }
 

@@ -56,53 +56,67 @@ pub(super) fn places(areas: &[maps::Area]) -> Vec<(Backing, Span)> {
         .collect()
 }
 
-impl Vdso {
-    /// This kernel's, by our own; none where we have none (`vdso=0`).
-    pub fn ours() -> Result<Option<Vdso>> {
+/// What this kernel has of its own in every process, as our own shows it.
+#[derive(Debug)]
+pub(super) struct Here {
+    /// Its vdso; none where it has none (`vdso=0`).
+    pub vdso: Option<Vdso>,
+    places: Vec<(Backing, Span)>,
+}
+
+impl Here {
+    /// Looks at our own memory.
+    pub fn look() -> Result<Here> {
         let pid = std::process::id() as i32;
-        let areas = maps::read(pid).doing("reading our own memory areas", None)?;
-        let Some((_, span)) =
-            places(&areas).into_iter().find(|(b, s)| *b == Backing::Vdso && s.len() <= LEN_MAX)
-        else {
-            return Ok(None);
+        let places = places(&maps::read(pid).doing("reading our own memory areas", None)?);
+        let code = places.iter().find(|(kind, span)| *kind == Backing::Vdso && span.len() <= LEN_MAX);
+        let vdso = match code {
+            None => None,
+            Some((_, span)) => {
+                let mut code = vec![0; span.len() as usize];
+                process_vm::read_exact(pid, span.start, &mut code).doing("reading our own vdso", None)?;
+                Some(Vdso { len: span.len(), hash: xxh3_64(&code) })
+            }
         };
-        let mut code = vec![0; span.len() as usize];
-        process_vm::read_exact(pid, span.start, &mut code).doing("reading our own vdso", None)?;
-        Ok(Some(Vdso { len: span.len(), hash: xxh3_64(&code) }))
+        Ok(Here { vdso, places })
+    }
+
+    /// Why a space's areas of the kernel, of this vdso, can't be had here.
+    pub fn check(&self, wanted: &[(Backing, Span)], taken: Option<Vdso>) -> Option<Refusal> {
+        let refuse = |what: String| {
+            Some(Refusal {
+                who: None,
+                fd: None,
+                what,
+                code: "host/vdso",
+                why: "the kernel's code in the tree's memory would be other code at the same addresses"
+                    .into(),
+                remedy: "restart on the kernel of the checkpoint".into(),
+            })
+        };
+        for (kind, span) in wanted {
+            match self.places.iter().filter(|(k, _)| k == kind).collect::<Vec<_>>()[..] {
+                [(_, here)] if here.len() == span.len() => {}
+                [(_, here)] => {
+                    let (old, new) = (span.len(), here.len());
+                    return refuse(format!("{} of {old} bytes, where this kernel's has {new}", name(kind)));
+                }
+                _ => return refuse(format!("{}, which this kernel doesn't give a process", name(kind))),
+            }
+        }
+        if wanted.iter().any(|(kind, _)| *kind == Backing::Vdso) && taken != self.vdso {
+            return refuse("a vdso that isn't this kernel's".into());
+        }
+        None
     }
 }
 
-/// Why a space's vdso areas can't be had on this host.
-pub(super) fn check(wanted: &[(Backing, Span)], taken: Option<Vdso>) -> Result<Option<Refusal>> {
-    let pid = std::process::id() as i32;
-    let ours = places(&maps::read(pid).doing("reading our own memory areas", None)?);
-    let refuse = |what: String| {
-        Ok(Some(Refusal {
-            who: None,
-            fd: None,
-            what,
-            code: "host/vdso",
-            why: "the kernel's code in the tree's memory would be other code at the same addresses".into(),
-            remedy: "restart on the kernel of the checkpoint".into(),
-        }))
-    };
-    for (kind, span) in wanted {
-        match ours.iter().filter(|(k, _)| k == kind).collect::<Vec<_>>()[..] {
-            [(_, here)] if here.len() == span.len() => {}
-            [(_, here)] => {
-                return refuse(format!(
-                    "{kind:?} of {} bytes, where this kernel's has {}",
-                    span.len(),
-                    here.len()
-                ));
-            }
-            _ => return refuse(format!("{kind:?}, which this kernel doesn't have in our memory")),
-        }
+fn name(kind: &Backing) -> &'static str {
+    match kind {
+        Backing::Vvar => "[vvar]",
+        Backing::VvarVclock => "[vvar_vclock]",
+        _ => "[vdso]",
     }
-    if wanted.iter().any(|(kind, _)| *kind == Backing::Vdso) && taken != Vdso::ours()? {
-        return refuse("another vdso than this kernel's".into());
-    }
-    Ok(None)
 }
 
 /// Adds the steps that move the kernel's areas from where they are (`now`) to where they belong. `busy` is everything
@@ -197,15 +211,17 @@ mod tests {
 
     #[test]
     fn our_own_vdso_fits_us() {
-        let pid = std::process::id() as i32;
-        let mine = places(&maps::read(pid).unwrap());
-        let vdso = Vdso::ours().unwrap();
+        let here = Here::look().unwrap();
+        let (mine, vdso) = (&here.places, here.vdso);
         assert!(vdso.is_some());
-        assert_eq!(check(&mine, vdso).unwrap(), None);
+        assert_eq!(here.check(mine, vdso), None);
         let other = vdso.map(|v| Vdso { hash: v.hash ^ 1, ..v });
-        assert_eq!(check(&mine, other).unwrap().unwrap().code, "host/vdso");
+        assert_eq!(here.check(mine, other).unwrap().code, "host/vdso");
         let longer: Vec<_> =
             mine.iter().map(|(k, s)| (k.clone(), Span { start: s.start, end: s.end + PAGE })).collect();
-        assert_eq!(check(&longer, vdso).unwrap().unwrap().code, "host/vdso");
+        assert_eq!(here.check(&longer, vdso).unwrap().code, "host/vdso");
+        assert_eq!(here.check(&[mine.clone(), mine.clone()].concat(), vdso), None);
+        let bare = Here { vdso: None, places: Vec::new() };
+        assert_eq!(bare.check(mine, vdso).unwrap().code, "host/vdso");
     }
 }

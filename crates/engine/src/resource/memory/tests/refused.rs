@@ -27,7 +27,7 @@ fn memory_that_cannot_be_saved_is_refused_by_name() {
             && deleted.iter().any(|r| r.what.contains("replaced"))
     );
     assert!(refusals.iter().all(|r| r.who.as_ref().is_some_and(|w| w.pid == target.pid())));
-    // The survey touched nothing: a page of its own is all that a look could leave.
+    // And again the same: the first look has changed nothing.
     let mut again = Vec::new();
     survey(&subject, brk(target.pid()), &mut Shared::new().unwrap(), &mut again).unwrap();
     assert_eq!(again, refusals);
