@@ -53,14 +53,14 @@ pub const KINDS: &[Support] = &[
         kept: "vdso, vvar and vvar_vclock at their places",
         not_kept: "another kernel's vdso: the host can't run the image",
         privilege: "",
-        workload: "memory/protections",
+        workload: "task/identity",
     },
     Support {
         kind: "memory/space",
         kept: "program break, code, data, stack, arguments, environment, auxiliary vector, exe link",
         not_kept: "MCL_FUTURE, which nothing shows",
         privilege: "CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN, in the process's user namespace, for the exe link",
-        workload: "memory/stack",
+        workload: "task/identity",
     },
 ];
 
