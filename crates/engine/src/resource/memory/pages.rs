@@ -37,6 +37,9 @@ pub const FRAME: usize = 512 << 10;
 /// The most ranges in a frame: what one process_vm_readv(2) takes.
 const PIECES_MAX: usize = 1024;
 
+/// Up to so many bytes, another thread costs more than it saves.
+const ALONE_MAX: u64 = 2 * FRAME as u64;
+
 /// Frames under way at once, for each thread that makes them.
 const AHEAD: usize = 2;
 
@@ -296,32 +299,61 @@ fn bytes_of(runs: &[Run], kind: RunKind) -> u64 {
     runs.iter().filter(|r| r.kind == kind).map(Run::bytes).sum()
 }
 
+/// Makes frames; one per thread.
+struct Maker<'a> {
+    taker: Taker,
+    packer: Option<Packer>,
+    counts: &'a Counts,
+    /// Memory that a frame that was compressed has left over.
+    spare: Option<Vec<u8>>,
+}
+
+#[derive(Default)]
+struct Counts {
+    stored: AtomicU64,
+    zero: AtomicU64,
+}
+
+impl Counts {
+    fn into_taken(self) -> Taken {
+        Taken { stored: self.stored.into_inner(), zero: self.zero.into_inner() }
+    }
+}
+
+impl<'a> Maker<'a> {
+    fn new(level: Option<i32>, counts: &'a Counts) -> Result<Maker<'a>> {
+        let packer = level.map(Packer::new).transpose().map_err(|e| sink_failed(&e))?;
+        Ok(Maker { taker: Taker::default(), packer, counts, spare: None })
+    }
+
+    /// Makes the frame of a job, in the memory of an earlier one if there is some.
+    fn make(&mut self, job: &Job<'_>, used: Option<Vec<u8>>) -> Result<PreparedPages<'static>> {
+        let mut buffer = self.spare.take().or(used).unwrap_or_default();
+        // Only what a shorter frame has cut off is filled again.
+        buffer.resize(FRAME, 0);
+        self.taker.read(job, &mut buffer)?;
+        let (runs, kept) = sift(&job.pieces, &mut buffer);
+        buffer.truncate(kept);
+        self.counts.stored.fetch_add(bytes_of(&runs, RunKind::Data), Ordering::Relaxed);
+        self.counts.zero.fetch_add(bytes_of(&runs, RunKind::Zero), Ordering::Relaxed);
+        let (frame, left) = prepare_owned(job.space, &runs, buffer, self.packer.as_mut());
+        self.spare = left;
+        Ok(frame)
+    }
+}
+
 /// Makes frames until there is nothing left to take, nobody wants them any more, or something fails.
 fn work(
+    mut maker: Maker<'_>,
     cutter: &Mutex<Cutter<'_>>,
     spare: &Mutex<mpsc::Receiver<Vec<u8>>>,
     frames: &mpsc::SyncSender<Result<PreparedPages<'static>>>,
-    counts: (&AtomicU64, &AtomicU64),
-    level: Option<i32>,
 ) -> Result<()> {
-    let mut packer = level.map(Packer::new).transpose().map_err(|e| sink_failed(&e))?;
-    let mut taker = Taker::default();
-    let mut mine = None;
     loop {
-        let Some(job) = cutter.lock().unwrap_or_else(PoisonError::into_inner).next() else { return Ok(()) };
-        let again =
-            mine.take().or_else(|| spare.lock().unwrap_or_else(PoisonError::into_inner).try_recv().ok());
-        let mut buffer = again.unwrap_or_default();
-        // Only what a shorter frame has cut off is filled again.
-        buffer.resize(FRAME, 0);
-        taker.read(&job, &mut buffer)?;
-        let (runs, kept) = sift(&job.pieces, &mut buffer);
-        buffer.truncate(kept);
-        counts.0.fetch_add(bytes_of(&runs, RunKind::Data), Ordering::Relaxed);
-        counts.1.fetch_add(bytes_of(&runs, RunKind::Zero), Ordering::Relaxed);
-        let (frame, left) = prepare_owned(job.space, &runs, buffer, packer.as_mut());
-        mine = left;
-        if frames.send(Ok(frame)).is_err() {
+        let job = cutter.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let Some(job) = job else { return Ok(()) };
+        let used = spare.lock().unwrap_or_else(PoisonError::into_inner).try_recv().ok();
+        if frames.send(Ok(maker.make(&job, used)?)).is_err() {
             return Ok(());
         }
     }
@@ -375,23 +407,42 @@ pub fn take<W: Write>(
     if total == 0 {
         return Ok(Taken::default());
     }
+    let counts = Counts::default();
+    let mut write = |frame: PreparedPages<'static>| {
+        if watch.cancelled() {
+            return Err(cancelled("taking the pages"));
+        }
+        image.write_prepared(&frame).map_err(|e| sink_failed(&e))?;
+        let done = counts.stored.load(Ordering::Relaxed) + counts.zero.load(Ordering::Relaxed);
+        watch.bytes(done.min(total), Some(total));
+        Ok(frame.into_data())
+    };
+    let mut cutter = Cutter::new(sources);
+    if total <= ALONE_MAX {
+        let mut maker = Maker::new(level, &counts)?;
+        let mut used = None;
+        while let Some(job) = cutter.next() {
+            used = write(maker.make(&job, used)?)?;
+        }
+        return Ok(counts.into_taken());
+    }
     // Reading is faster than any sink; compressing is slower.
     let threads = match level {
         None => 1,
         Some(_) => std::thread::available_parallelism().map_or(1, |n| n.get()).min(16),
     };
     let threads = threads.min(total.div_ceil(FRAME as u64) as usize);
-    let cutter = Mutex::new(Cutter::new(sources));
+    let makers = (0..threads).map(|_| Maker::new(level, &counts)).collect::<Result<Vec<_>>>()?;
+    let cutter = Mutex::new(cutter);
     let (give_back, spare) = mpsc::channel();
     let spare = Mutex::new(spare);
-    let (stored, zero) = (AtomicU64::new(0), AtomicU64::new(0));
     let (frames, coming) = mpsc::sync_channel(AHEAD * threads);
     std::thread::scope(|scope| {
-        for _ in 0..threads {
+        for maker in makers {
             let frames = frames.clone();
-            let (cutter, spare, counts) = (&cutter, &spare, (&stored, &zero));
+            let (cutter, spare) = (&cutter, &spare);
             scope.spawn(move || {
-                if let Err(error) = work(cutter, spare, &frames, counts, level) {
+                if let Err(error) = work(maker, cutter, spare, &frames) {
                     let _ = frames.send(Err(error));
                 }
             });
@@ -399,20 +450,13 @@ pub fn take<W: Write>(
         // This loop's end drops the receiver, on which every thread ends.
         drop(frames);
         for frame in coming {
-            let frame = frame?;
-            if watch.cancelled() {
-                return Err(cancelled("taking the pages"));
-            }
-            image.write_prepared(&frame).map_err(|e| sink_failed(&e))?;
-            if let Some(data) = frame.into_data() {
+            if let Some(data) = write(frame?)? {
                 let _ = give_back.send(data);
             }
-            let done = stored.load(Ordering::Relaxed) + zero.load(Ordering::Relaxed);
-            watch.bytes(done.min(total), Some(total));
         }
         Ok(())
     })?;
-    Ok(Taken { stored: stored.into_inner(), zero: zero.into_inner() })
+    Ok(counts.into_taken())
 }
 
 #[cfg(test)]

@@ -52,7 +52,7 @@ impl Target {
         let mut line = String::new();
         BufReader::new(target.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(line, "ready\n");
-        settle(target.pid());
+        settle(target.pid(), libc::SYS_pause);
         target
     }
 
@@ -68,10 +68,10 @@ impl Drop for Target {
     }
 }
 
-/// Waits until a process is in pause(2), where it changes nothing any more.
-fn settle(pid: i32) {
-    let pause = format!("{} ", libc::SYS_pause);
-    while !fs::read_text(procfs::path(pid, "syscall")).unwrap().starts_with(&pause) {
+/// Waits until a process waits in this call, where it changes nothing any more.
+fn settle(pid: i32, call: i64) {
+    let call = format!("{call} ");
+    while !fs::read_text(procfs::path(pid, "syscall")).unwrap().starts_with(&call) {
         std::thread::yield_now();
     }
 }
@@ -358,12 +358,25 @@ fn a_zoo_of_areas_comes_back_the_same() {
     }
 }
 
+#[test]
+fn a_program_that_nobody_here_wrote_comes_back_the_same() {
+    let target = Target(Command::new("sleep").arg("1000").spawn().unwrap());
+    // Until it has become sleep(1), it is a copy of us.
+    settle(target.pid(), libc::SYS_clock_nanosleep);
+    let mut refusals = Vec::new();
+    let image = image_of(&[target.pid()], &mut refusals, None);
+    assert_eq!(refusals, []);
+    assert!(image.len() < 300 << 10, "{} bytes", image.len());
+    let built = build(&image).unwrap();
+    compare(target.pid(), built.0[&(target.pid() as u64)], &shelf_of(&built));
+}
+
 /// The zoo, and the child it made.
 fn family(scratch: &Scratch) -> (Target, i32) {
     let target = zoo(scratch, true);
     let children = fs::read_text(procfs::thread_path(target.pid(), target.pid(), "children")).unwrap();
     let child = children.trim().parse().unwrap();
-    settle(child);
+    settle(child, libc::SYS_pause);
     (target, child)
 }
 
