@@ -88,25 +88,44 @@ fn sample(bench: &Bench, tool: &Tool, size: u64) -> Result<Samples> {
     let mut samples = Samples::default();
     // A clock that is read all the time keeps a processor busy: what writes isn't measured beside it.
     let holder = Subject::start("hold", size, &bench.tmpfs)?;
-    for _ in 0..bench.rounds {
+    for round in 0..bench.rounds {
         samples.copy.push(reference::copy(size)? as f64);
-        samples.write_memory.push(reference::write(&bench.tmpfs.fresh("written")?, size)? as f64);
-        bench.tmpfs.fresh("written")?;
-        let image = bench.tmpfs.fresh("image")?;
-        samples.sealed_memory.push(tool.checkpoint(holder.root(), &image, false)?.took_ns as f64);
-        bench.tmpfs.fresh("image")?;
-        samples.write_disk.push(reference::write(&bench.disk.fresh("written")?, size)? as f64);
-        bench.disk.fresh("written")?;
-        let image = bench.disk.fresh("image")?;
-        samples.sealed_disk.push(tool.checkpoint(holder.root(), &image, false)?.took_ns as f64);
-        bench.disk.fresh("image")?;
-        clocked(bench, tool, size, &mut samples)?;
+        for (place, written, sealed) in [
+            (&bench.tmpfs, &mut samples.write_memory, &mut samples.sealed_memory),
+            (&bench.disk, &mut samples.write_disk, &mut samples.sealed_disk),
+        ] {
+            in_turn(
+                round,
+                || {
+                    written.push(reference::write(&place.fresh("written")?, size)? as f64);
+                    place.fresh("written").map(drop)
+                },
+                || {
+                    let image = place.fresh("image")?;
+                    sealed.push(tool.checkpoint(holder.root(), &image, false)?.took_ns as f64);
+                    place.fresh("image").map(drop)
+                },
+            )?;
+        }
+        clocked(bench, tool, size, round, &mut samples)?;
     }
     holder.end()?;
     Ok(samples)
 }
 
-fn clocked(bench: &Bench, tool: &Tool, size: u64, samples: &mut Samples) -> Result<()> {
+/// One first, then the other; in the next round the other way round. Who comes second finds memory that the first has just
+/// let go, or a disk that still works for it.
+fn in_turn(round: u32, one: impl FnOnce() -> Result<()>, other: impl FnOnce() -> Result<()>) -> Result<()> {
+    if round.is_multiple_of(2) {
+        one()?;
+        other()
+    } else {
+        other()?;
+        one()
+    }
+}
+
+fn clocked(bench: &Bench, tool: &Tool, size: u64, round: u32, samples: &mut Samples) -> Result<()> {
     let clock = Subject::start("clock", size, &bench.tmpfs)?;
     let image = bench.tmpfs.fresh("image")?;
     let run = tool.checkpoint(clock.root(), &image, false)?;
@@ -114,20 +133,28 @@ fn clocked(bench: &Bench, tool: &Tool, size: u64, samples: &mut Samples) -> Resu
     samples.pause.push(pause_ns as f64);
     samples.reported.extend(run.pause_ns.map(|ns| ns as f64));
 
+    let bytes = bench.tmpfs.fresh("bytes")?;
+    reference::write(&bytes, size)?;
     let image = bench.tmpfs.fresh("image")?;
     tool.checkpoint(clock.root(), &image, true)?;
     clock.wait_gone()?;
-    let read = bench.tmpfs.fresh("read")?;
-    reference::write(&read, size)?;
-    samples.read.push(reference::read(&read, size)? as f64);
-    let run = tool.restart(&image)?;
-    let gaps = clock.gaps()?;
-    let first_ns = gaps.end_ns(run.begun_ns)? - run.begun_ns;
-    samples.first.push(first_ns as f64);
-    samples.present.push((first_ns + gaps.touched_ns) as f64);
-    clock.end()?;
-    for name in ["image", "read"] {
-        bench.tmpfs.fresh(name)?;
-    }
+    let Samples { read, first, present, .. } = samples;
+    in_turn(
+        round,
+        || {
+            read.push(reference::read(&bytes, size)? as f64);
+            Ok(())
+        },
+        || {
+            let run = tool.restart(&image)?;
+            let gaps = clock.gaps()?;
+            let first_ns = gaps.end_ns(run.begun_ns)? - run.begun_ns;
+            first.push(first_ns as f64);
+            present.push((first_ns + gaps.touched_ns) as f64);
+            clock.end()
+        },
+    )?;
+    bench.tmpfs.fresh("image")?;
+    bench.tmpfs.fresh("bytes")?;
     Ok(())
 }
