@@ -19,8 +19,8 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
-/* As a file is copied: neither one call for all of it, nor so little that the calls count. */
-enum { PIECE = 1 << 20 };
+/* Small enough to be the fastest: ext4 takes large pieces in large folios, and was seen to be several times as slow then. */
+enum { PIECE = 64 << 10 };
 
 static void fail(const char *what)
 {

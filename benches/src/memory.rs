@@ -96,6 +96,7 @@ fn sample(bench: &Bench, tool: &Tool, size: u64) -> Result<Samples> {
         ] {
             in_turn(
                 round,
+                size,
                 || {
                     written.push(reference::write(&place.fresh("written")?, size)? as f64);
                     place.fresh("written").map(drop)
@@ -113,21 +114,29 @@ fn sample(bench: &Bench, tool: &Tool, size: u64) -> Result<Samples> {
     Ok(samples)
 }
 
-/// One first, then the other; in the next round the other way round. Who comes second finds memory that the first has just
-/// let go, or a disk that still works for it.
-fn in_turn(round: u32, one: impl FnOnce() -> Result<()>, other: impl FnOnce() -> Result<()>) -> Result<()> {
-    if round.is_multiple_of(2) {
-        one()?;
-        other()
-    } else {
-        other()?;
-        one()
+/// One first, then the other; in the next round the other way round: who comes second may find a disk that still works for
+/// the first. Both find memory that was just touched and let go, so that neither waits for the host to give it.
+fn in_turn(
+    round: u32,
+    size: u64,
+    one: impl FnOnce() -> Result<()>,
+    other: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    let mut turns: [Box<dyn FnOnce() -> Result<()> + '_>; 2] = [Box::new(one), Box::new(other)];
+    if !round.is_multiple_of(2) {
+        turns.reverse();
     }
+    for turn in turns {
+        reference::warm(size.saturating_mul(2))?;
+        turn()?;
+    }
+    Ok(())
 }
 
 fn clocked(bench: &Bench, tool: &Tool, size: u64, round: u32, samples: &mut Samples) -> Result<()> {
     let clock = Subject::start("clock", size, &bench.tmpfs)?;
     let image = bench.tmpfs.fresh("image")?;
+    reference::warm(size.saturating_mul(2))?;
     let run = tool.checkpoint(clock.root(), &image, false)?;
     let pause_ns = clock.gaps()?.longest_ns(run.begun_ns, run.begun_ns + run.took_ns)?;
     samples.pause.push(pause_ns as f64);
@@ -141,6 +150,7 @@ fn clocked(bench: &Bench, tool: &Tool, size: u64, round: u32, samples: &mut Samp
     let Samples { read, first, present, .. } = samples;
     in_turn(
         round,
+        size,
         || {
             read.push(reference::read(&bytes, size)? as f64);
             Ok(())
