@@ -290,7 +290,13 @@ impl<'a> Tree<'a> {
             external: Vec::new(),
             compress: None,
         };
-        checkpoint(request, &follow).map_err(ended(During::Checkpoint, None))
+        // A tracer is a thread (ptrace(2)), and a killed thread stays a zombie until its tracer has waited for it or has
+        // ended. A command's end does that; the demo goes on, so a thread of its own ends instead.
+        let result = std::thread::scope(|scope| scope.spawn(|| checkpoint(request, &follow)).join());
+        match result {
+            Ok(result) => result.map_err(ended(During::Checkpoint, None)),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
     }
 
     /// Waits for the killed processes: a zombie keeps its pid.
