@@ -81,17 +81,25 @@ pub fn pwrite(fd: BorrowedFd<'_>, buffer: &[u8], offset: u64) -> Result<usize> {
 
 /// All that a file holds, read until its end: `/proc` files have no size to go by.
 pub fn read_all(path: impl AsRef<Path>) -> Result<Vec<u8>> {
-    let path = path.as_ref();
+    read_by(path.as_ref(), 16 << 10, 1 << 20)
+}
+
+/// Like [`read_all`], but never more than `piece` bytes a call.
+pub fn read_all_in_pieces(path: impl AsRef<Path>, piece: usize) -> Result<Vec<u8>> {
+    read_by(path.as_ref(), piece, piece)
+}
+
+fn read_by(path: &Path, piece: usize, piece_max: usize) -> Result<Vec<u8>> {
     let fd = open_read(path)?;
     let mut all = Vec::new();
-    let mut chunk = vec![0u8; 16 << 10];
+    let mut chunk = vec![0u8; piece];
     loop {
         let n = read(fd.as_fd(), &mut chunk).map_err(|e| e.of(format!("read({path:?})")))?;
         if n == 0 {
             return Ok(all);
         }
         all.extend_from_slice(&chunk[..n]);
-        if n == chunk.len() && chunk.len() < 1 << 20 {
+        if n == chunk.len() && chunk.len() < piece_max {
             chunk.resize(chunk.len() * 4, 0);
         }
     }

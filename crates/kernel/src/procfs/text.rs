@@ -31,9 +31,21 @@ pub(super) fn missing(file: &str, what: &str) -> Failed {
 
 /// Reads a file of `/proc` whole and parses it; a failure to parse gets the path in front.
 pub(super) fn read<T>(path: &Path, parse: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
-    let text = fs::read_all(path)?;
+    parse_of(path, &fs::read_all(path)?, parse)
+}
+
+/// Like [`read`], but never more than `piece` bytes a call.
+pub(super) fn read_in_pieces<T>(
+    path: &Path,
+    piece: usize,
+    parse: impl FnOnce(&[u8]) -> Result<T>,
+) -> Result<T> {
+    parse_of(path, &fs::read_all_in_pieces(path, piece)?, parse)
+}
+
+fn parse_of<T>(path: &Path, text: &[u8], parse: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
     let dir = path.parent().unwrap_or(Path::new("/")).display();
-    parse(&text).map_err(|e| {
+    parse(text).map_err(|e| {
         let call = format!("{dir}/{}", e.call);
         e.of(call)
     })
