@@ -196,8 +196,10 @@ fn refusals(text: &mut String, all: &[Refusal]) {
     let fd_width = all.iter().map(|r| fd_of(r).len()).max().unwrap_or(0);
     for refusal in all {
         text.push_str("\n  ");
+        // What belongs to no process begins at the margin.
+        let placed = refusal.who.is_some() || refusal.fd.is_some();
         for (column, width) in [(who_of(refusal), who_width), (fd_of(refusal), fd_width)] {
-            if width > 0 {
+            if width > 0 && placed {
                 let _ = write!(text, "{column:width$}  ");
             }
         }

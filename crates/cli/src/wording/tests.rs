@@ -39,10 +39,18 @@ fn refused() {
         why: "the kernel allows one tracer".into(),
         remedy: "detach gdb".into(),
     };
+    let host = Refusal {
+        who: None,
+        fd: None,
+        what: "the clock of this host".into(),
+        code: "host/clock",
+        why: "it stands still".into(),
+        remedy: "set it".into(),
+    };
     assert_eq!(
-        message(&Error::Refused(vec![tcp(9), tcp(12), uring]), During::Checkpoint, None),
+        message(&Error::Refused(vec![tcp(9), tcp(12), uring, host]), During::Checkpoint, None),
         "\
-refused: 3 resources of this tree can't be checkpointed. It runs on, untouched; nothing was written.
+refused: 4 resources of this tree can't be checkpointed. It runs on, untouched; nothing was written.
 
   pid 4127 (nginx)          fd 9   tcp 10.0.0.5:443 to 10.0.0.9:51244, established   [tcp/established]
     why  its peer would wait for it for as long as it is stopped
@@ -55,6 +63,10 @@ refused: 3 resources of this tree can't be checkpointed. It runs on, untouched; 
   pid 4130 (a\\u{1b}[2J\\nb)         a thread under another tracer, pid 99 (gdb)   [process/traced]
     why  the kernel allows one tracer
     do   detach gdb
+
+  the clock of this host   [host/clock]
+    why  it stands still
+    do   set it
 "
     );
 }
