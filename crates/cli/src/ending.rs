@@ -130,7 +130,10 @@ fn catching_panics(during: During, run: impl FnOnce() -> Result<Exit, Ending>) -
     let slot = Arc::clone(&words);
     std::panic::set_hook(Box::new(move |info| {
         let place = info.location().map_or(String::new(), |l| format!("{}:{}: ", l.file(), l.line()));
-        let what = info.payload_as_str().unwrap_or("panicked");
+        let payload = info.payload();
+        let what = payload.downcast_ref::<&str>().copied();
+        let what =
+            what.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("panicked");
         tracing::error!("panic at {place}{what}");
         let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
         slot.get_or_insert_with(|| format!("{place}{what}"));

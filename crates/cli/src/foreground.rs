@@ -47,26 +47,41 @@ struct Tree {
     shown: bool,
 }
 
-/// Stands in for the tree until its root ends.
-///
-/// # Errors
-/// Signals can't be caught, or the tree can't be waited for.
-pub fn accompany(tree: &Restarted, interrupt: Interrupt) -> io::Result<Exit> {
-    let wait_for = Pid::from_raw(tree.wait_for).ok_or_else(|| io::Error::other("the tree has no pid"))?;
-    let root_pid = Pid::from_raw(tree.root);
-    let root = root_pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
-    let tree = Tree { root, root_pid, wait_for, shown: root_pid == Some(wait_for) };
+/// Signals for the root, kept from before it exists.
+pub struct Foreground {
+    signals: SignalsInfo<WithOrigin>,
+}
 
-    let ignored = ignored_signals()?;
-    let caught = FORWARDED.iter().map(|s| s.as_raw()).filter(|s| !ignored.contains(*s));
-    let mut signals = SignalsInfo::<WithOrigin>::new(caught.chain([Signal::CHILD.as_raw()]))?;
-    // One that came while the tree was being made, after the engine last asked.
-    if let Some(signal) = interrupt.signal().and_then(Signal::from_named_raw) {
-        tree.signal(signal);
+impl Foreground {
+    /// Begins to keep signals. That must be before anybody can know of the tree: a signal to bardo would kill it, or be lost,
+    /// if it came between the tree's first instruction and its handler. What was ignored from the start stays so.
+    ///
+    /// # Errors
+    /// sigaction(2) or /proc fails.
+    pub fn begin() -> io::Result<Foreground> {
+        let ignored = ignored_signals()?;
+        let caught = FORWARDED.iter().map(|s| s.as_raw()).filter(|s| !ignored.contains(*s));
+        Ok(Foreground { signals: SignalsInfo::new(caught)? })
     }
-    drop(interrupt);
 
-    let terminal = Terminal::lend(&tree);
+    /// Stands in for the tree until its root ends.
+    ///
+    /// # Errors
+    /// SIGCHLD can't be caught, or the tree can't be waited for.
+    pub fn accompany(self, tree: &Restarted, interrupt: Interrupt) -> io::Result<Exit> {
+        let wait_for = Pid::from_raw(tree.wait_for).ok_or_else(|| io::Error::other("the tree has no pid"))?;
+        let root_pid = Pid::from_raw(tree.root);
+        let root = root_pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        let tree = Tree { root, root_pid, wait_for, shown: root_pid == Some(wait_for) };
+        self.signals.add_signal(Signal::CHILD.as_raw())?;
+        // From here on, a second Ctrl-C is the root's too.
+        drop(interrupt);
+        attend(&tree, self.signals)
+    }
+}
+
+fn attend(tree: &Tree, mut signals: SignalsInfo<WithOrigin>) -> io::Result<Exit> {
+    let terminal = Terminal::lend(tree);
     loop {
         // Before each wait, so that a change of state that came with an earlier signal isn't missed.
         while let Some(status) = waitid(
@@ -79,10 +94,11 @@ pub fn accompany(tree: &Restarted, interrupt: Interrupt) -> io::Result<Exit> {
             if let Some(signal) = status.terminating_signal() {
                 return Ok(Exit::Signal(signal));
             }
-            if status.stopping_signal().is_some() && tree.shown {
-                if let Some(terminal) = &terminal {
-                    terminal.stop_with(&tree)?;
-                }
+            if status.stopping_signal().is_some()
+                && tree.shown
+                && let Some(terminal) = &terminal
+            {
+                terminal.stop_with(tree)?;
             }
         }
         for origin in signals.wait() {
@@ -113,10 +129,11 @@ impl Tree {
             self.signal(signal);
         }
         // A root that isn't our child can't tell us that it stopped.
-        if signal == Signal::TSTP && !self.shown {
-            if let Some(terminal) = terminal {
-                terminal.stop_with(self)?;
-            }
+        if signal == Signal::TSTP
+            && !self.shown
+            && let Some(terminal) = terminal
+        {
+            terminal.stop_with(self)?;
         }
         Ok(())
     }
@@ -216,26 +233,28 @@ mod tests {
         (child, tree)
     }
 
+    fn accompany(tree: &Restarted) -> Exit {
+        let foreground = Foreground::begin().expect("handlers");
+        foreground.accompany(tree, Interrupt::catch().expect("handlers")).expect("waited")
+    }
+
     /// One test, because signals and their handlers belong to the whole process.
     #[test]
     fn signals_go_to_the_root_and_its_end_is_ours() {
         let (_shell, exits) = tree("echo; exit 7");
-        assert_eq!(accompany(&exits, Interrupt::catch().expect("handlers")).expect("waited"), Exit::Code(7));
+        assert_eq!(accompany(&exits), Exit::Code(7));
 
         let (_shell, dies) = tree("echo; kill -SEGV $$");
-        assert_eq!(
-            accompany(&dies, Interrupt::catch().expect("handlers")).expect("waited"),
-            Exit::Signal(11)
-        );
+        assert_eq!(accompany(&dies), Exit::Signal(11));
 
         // A signal that came while the tree was being made isn't lost.
         let interrupt = Interrupt::catch().expect("handlers");
-        assert_eq!(interrupt.signal(), None);
+        let foreground = Foreground::begin().expect("handlers");
+        assert!(!interrupt.flag().load(Ordering::SeqCst));
         raise(Signal::HUP.as_raw()).expect("raise");
-        raise(Signal::TSTP.as_raw()).expect("raise: swallowed");
         assert!(interrupt.flag().load(Ordering::SeqCst));
         let (_shell, early) = tree("trap 'exit 8' HUP; echo; while read line || kill -0 $PPID; do :; done");
-        assert_eq!(accompany(&early, interrupt).expect("waited"), Exit::Code(8));
+        assert_eq!(foreground.accompany(&early, interrupt).expect("waited"), Exit::Code(8));
 
         // Sent by a stranger at any time. (Not the ones that Interrupt catches: sent twice before the tree runs, they kill.
         // The handlers of the rest are there since the first call, and stay.)
@@ -246,13 +265,13 @@ mod tests {
             let (mut shell, root) = tree(&script);
             let pid = Pid::from_raw(shell.id() as i32).expect("a pid");
             let shell_fd = pidfd_open(pid, PidfdFlags::empty()).expect("a pidfd");
-            let waiting = std::thread::spawn(move || accompany(&root, Interrupt::catch().expect("handlers")));
+            let waiting = std::thread::spawn(move || accompany(&root));
             // Again until it arrives: the first may come before anybody listens.
             while !waiting.is_finished() {
                 let _ = pidfd_send_signal(&shell_fd, Signal::USR2);
                 std::thread::yield_now();
             }
-            let exit = waiting.join().expect("no panic").expect("waited");
+            let exit = waiting.join().expect("no panic");
             assert_eq!(exit, Exit::Code(code), "{name}");
             drop(shell.stdin.take());
         }

@@ -298,7 +298,7 @@ fn the_demos_tree_lives_without_bardo() {
     assert!(tree.wait().expect("wait").success());
     assert!(!directory.path().join("broken").exists());
     let lines = fs::read_to_string(&journal).expect("the journal");
-    assert!(lines.len() % 62 == 0 && lines.lines().count() >= 200);
+    assert!(lines.len().is_multiple_of(62) && lines.lines().count() >= 200);
     for (step, line) in lines.lines().enumerate() {
         assert!(line.trim_start().starts_with(&format!("{step} ")), "{line}");
     }

@@ -21,11 +21,26 @@ type Probe = fn() -> bardo_kernel::Result<()>;
 const PROBES: &[(&str, &str, Probe, &str)] = &[
     ("trace own processes", "ptrace(2), PTRACE_SEIZE", probe::trace, "nothing works without it"),
     ("take over from a bardo that dies", "futex_waitv(2)", probe::futex_waitv, "needs Linux 5.16"),
-    ("list a process's children", "/proc/PID/task/TID/children", probe::children, "needs CONFIG_PROC_CHILDREN"),
-    ("ask what a thread clears when it ends", "PR_GET_TID_ADDRESS", probe::tid_address, "needs CONFIG_CHECKPOINT_RESTORE"),
+    (
+        "list a process's children",
+        "/proc/PID/task/TID/children",
+        probe::children,
+        "needs CONFIG_PROC_CHILDREN",
+    ),
+    (
+        "ask what a thread clears when it ends",
+        "PR_GET_TID_ADDRESS",
+        probe::tid_address,
+        "needs CONFIG_CHECKPOINT_RESTORE",
+    ),
     ("see who shares what", "kcmp(2)", probe::compare, "needs CONFIG_KCMP; a seccomp filter may forbid it"),
     ("look at descriptors of a process", "pidfd_getfd(2)", probe::take_descriptor, "needs Linux 5.6"),
-    ("find present pages by one call", "PAGEMAP_SCAN", probe::pagemap_scan, "needs Linux 6.7; else page by page, slower"),
+    (
+        "find present pages by one call",
+        "PAGEMAP_SCAN",
+        probe::pagemap_scan,
+        "needs Linux 6.7; else page by page, slower",
+    ),
     ("set a process's memory layout", "PR_SET_MM_MAP", probe::set_mm, "needs CONFIG_CHECKPOINT_RESTORE"),
     (
         "choose pids in this pid namespace",

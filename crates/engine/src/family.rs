@@ -77,7 +77,8 @@ pub fn plan(processes: &[Process]) -> Result<Vec<Birth>, Vec<Hindrance>> {
     let mut born_into: Vec<Option<i32>> = vec![None; processes.len()];
     let mut order = Vec::with_capacity(processes.len());
     for (index, process) in processes.iter().enumerate() {
-        let mut hinder = |code, what: String, why| hindrances.push(Hindrance { process: index, code, what, why });
+        let mut hinder =
+            |code, what: String, why| hindrances.push(Hindrance { process: index, code, what, why });
         let parent = by_pid.get(&process.parent).copied().filter(|parent| *parent < index);
         let early = match parent {
             None if index == 0 => {
@@ -184,7 +185,8 @@ mod tests {
 
     #[test]
     fn a_child_of_the_old_session_is_born_early() {
-        let tree = [process(10, 1, 5, 5), process(11, 10, 11, 11), process(12, 11, 5, 5), process(13, 11, 11, 11)];
+        let tree =
+            [process(10, 1, 5, 5), process(11, 10, 11, 11), process(12, 11, 5, 5), process(13, 11, 11, 11)];
         let births = plan(&tree).unwrap();
         assert!(births[2].early && !births[3].early);
         assert_eq!(births[2].group, Group::Outside);

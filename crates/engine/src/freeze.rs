@@ -86,13 +86,8 @@ impl Frozen {
         let who = Who { pid: root, name: name_of(root) };
         let me = std::process::id() as i32;
         refuse_impossible(root, me, &who)?;
-        let mut freezing = Freezing {
-            root,
-            me,
-            threads: BTreeMap::new(),
-            asleep: BTreeMap::new(),
-            since_ns: 0,
-        };
+        let mut freezing =
+            Freezing { root, me, threads: BTreeMap::new(), asleep: BTreeMap::new(), since_ns: 0 };
         for pid in freezing.tree()? {
             freezing.look_at_sleepers(pid);
         }
@@ -115,7 +110,8 @@ impl Frozen {
         self.processes.sort_by_key(|process| process.stopped_by.is_none());
         for process in &mut self.processes {
             let pid = process.subject.pid();
-            let stopped = process.stopped_by.is_some() && process.threads.iter().any(|thread| thread.held.is_some());
+            let stopped =
+                process.stopped_by.is_some() && process.threads.iter().any(|thread| thread.held.is_some());
             for thread in &mut process.threads {
                 if let Some(held) = thread.held.take() {
                     // A thread that is gone needs no thaw.
@@ -190,14 +186,21 @@ fn refuse_impossible(root: i32, me: i32, who: &Who) -> Result<()> {
                 who: None,
                 call: Some(e),
                 left: "nothing was touched".into(),
-                remedy: Some("there is no process with this pid; `ps` or `pgrep` lists those there are".into()),
+                remedy: Some(
+                    "there is no process with this pid; `ps` or `pgrep` lists those there are".into(),
+                ),
             }));
         }
         Err(e) => return Err(e).doing("looking for the process", Some(who)),
     };
     // PF_KTHREAD (include/linux/sched.h)
     if stat.flags & 0x0020_0000 != 0 {
-        return refuse("task/kernel", "a kernel thread", "it is part of the kernel", "name a process of a program");
+        return refuse(
+            "task/kernel",
+            "a kernel thread",
+            "it is part of the kernel",
+            "name a process of a program",
+        );
     }
     let alone = procfs::threads(root).is_ok_and(|tids| tids.len() < 2);
     if matches!(stat.state, State::Zombie | State::Dead) && alone {
@@ -426,11 +429,7 @@ impl Freezing {
         }
     }
 
-    fn put_right(
-        &self,
-        pid: i32,
-        thread: &Stopped,
-    ) -> bardo_kernel::Result<(Registers, u64, Option<Sleep>)> {
+    fn put_right(&self, pid: i32, thread: &Stopped) -> bardo_kernel::Result<(Registers, u64, Option<Sleep>)> {
         let seen = thread.registers()?;
         let mut registers = seen;
         let mut sleep = None;
@@ -473,7 +472,8 @@ impl Freezing {
     }
 
     fn refuse_unstoppable(&self, pid: i32, tid: i32) -> Error {
-        let what = procfs::single::wchan(pid, tid).ok().flatten().unwrap_or_else(|| "an unnamed place".into());
+        let what =
+            procfs::single::wchan(pid, tid).ok().flatten().unwrap_or_else(|| "an unnamed place".into());
         let child = children::read_thread(pid, tid).unwrap_or_default();
         let vfork = child.iter().find(|child| {
             bardo_kernel::kcmp::compare(pid, **child, bardo_kernel::kcmp::What::Vm)
@@ -511,7 +511,8 @@ impl Freezing {
                         match still.take().map(Running::poll) {
                             Some(Ok(Waited::Still(running))) => still = Some(running),
                             Some(Ok(Waited::Stopped(stopped))) => {
-                                let signal = if let Stop::Signal(signal) = stopped.stop() { signal } else { 0 };
+                                let signal =
+                                    if let Stop::Signal(signal) = stopped.stop() { signal } else { 0 };
                                 let _ = stopped.detach(signal);
                                 break;
                             }
@@ -529,7 +530,8 @@ impl Freezing {
         for pid in order {
             let mut threads = Vec::new();
             let mut stopped_by = None;
-            let keys: Vec<(i32, i32)> = self.threads.range((pid, 0)..=(pid, i32::MAX)).map(|(k, _)| *k).collect();
+            let keys: Vec<(i32, i32)> =
+                self.threads.range((pid, 0)..=(pid, i32::MAX)).map(|(k, _)| *k).collect();
             for key in keys {
                 if let Some(Hold::Held(thread, group)) = self.threads.remove(&key) {
                     stopped_by = stopped_by.or(group);

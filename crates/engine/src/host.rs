@@ -10,12 +10,65 @@ use crate::error::{Doing, Error, Refusal, Result};
 
 /// Flags of `/proc/cpuinfo` that user code can tell apart (arch/x86/include/asm/cpufeatures.h): instruction sets.
 const INSTRUCTION_SETS: &[&str] = &[
-    "sse3", "pni", "ssse3", "sse4_1", "sse4_2", "popcnt", "aes", "pclmulqdq", "fma", "movbe", "avx", "f16c", "rdrand",
-    "avx2", "bmi1", "bmi2", "erms", "fsrm", "adx", "rdseed", "sha_ni", "clflushopt", "clwb", "avx512f", "avx512dq",
-    "avx512cd", "avx512bw", "avx512vl", "avx512ifma", "avx512vbmi", "avx512_vbmi2", "avx512_vnni", "avx512_bitalg",
-    "avx512_vpopcntdq", "avx512_fp16", "avx512_bf16", "avx_vnni", "gfni", "vaes", "vpclmulqdq", "amx_tile", "amx_int8",
-    "amx_bf16", "abm", "lzcnt", "xsave", "xsaveopt", "xsavec", "fsgsbase", "rdtscp", "cx16", "lahf_lm", "sse4a", "rtm",
-    "movdiri", "movdir64b", "serialize", "pku", "ospke",
+    "sse3",
+    "pni",
+    "ssse3",
+    "sse4_1",
+    "sse4_2",
+    "popcnt",
+    "aes",
+    "pclmulqdq",
+    "fma",
+    "movbe",
+    "avx",
+    "f16c",
+    "rdrand",
+    "avx2",
+    "bmi1",
+    "bmi2",
+    "erms",
+    "fsrm",
+    "adx",
+    "rdseed",
+    "sha_ni",
+    "clflushopt",
+    "clwb",
+    "avx512f",
+    "avx512dq",
+    "avx512cd",
+    "avx512bw",
+    "avx512vl",
+    "avx512ifma",
+    "avx512vbmi",
+    "avx512_vbmi2",
+    "avx512_vnni",
+    "avx512_bitalg",
+    "avx512_vpopcntdq",
+    "avx512_fp16",
+    "avx512_bf16",
+    "avx_vnni",
+    "gfni",
+    "vaes",
+    "vpclmulqdq",
+    "amx_tile",
+    "amx_int8",
+    "amx_bf16",
+    "abm",
+    "lzcnt",
+    "xsave",
+    "xsaveopt",
+    "xsavec",
+    "fsgsbase",
+    "rdtscp",
+    "cx16",
+    "lahf_lm",
+    "sse4a",
+    "rtm",
+    "movdiri",
+    "movdir64b",
+    "serialize",
+    "pku",
+    "ospke",
 ];
 
 /// What this host has.
@@ -28,7 +81,8 @@ pub struct Needs {
 impl Needs {
     /// Looks at this host.
     pub fn of_this_host() -> Result<Needs> {
-        let kernel = fs::read_text("/proc/sys/kernel/osrelease").doing("reading the kernel's release", None)?;
+        let kernel =
+            fs::read_text("/proc/sys/kernel/osrelease").doing("reading the kernel's release", None)?;
         let cpuinfo = fs::read_text("/proc/cpuinfo").doing("reading the processor's features", None)?;
         let flags = cpuinfo.lines().find_map(|line| line.strip_prefix("flags")).unwrap_or_default();
         let flags: Vec<&str> = flags.split_whitespace().collect();
@@ -62,8 +116,12 @@ impl Needs {
                 "restart it on such a machine",
             );
         } else {
-            let missing: Vec<&str> =
-                image.cpu.iter().map(String::as_str).filter(|f| !self.features.iter().any(|have| have == f)).collect();
+            let missing: Vec<&str> = image
+                .cpu
+                .iter()
+                .map(String::as_str)
+                .filter(|f| !self.features.iter().any(|have| have == f))
+                .collect();
             if !missing.is_empty() {
                 miss(
                     "host/cpu",

@@ -125,8 +125,14 @@ impl<'a> Tree<'a> {
                 return Err(Failed { call: "you asked to stop".into(), errno: Errno(libc::EINTR) });
             }
             match procfs::stat::read(pid) {
-                Ok(stat) if !matches!(stat.state, procfs::stat::State::Zombie | procfs::stat::State::Dead) => Ok(()),
-                _ => Err(Failed { call: format!("process {pid} ended in between"), errno: Errno(libc::ESRCH) }),
+                Ok(stat)
+                    if !matches!(stat.state, procfs::stat::State::Zombie | procfs::stat::State::Dead) =>
+                {
+                    Ok(())
+                }
+                _ => {
+                    Err(Failed { call: format!("process {pid} ended in between"), errno: Errno(libc::ESRCH) })
+                }
             }
         };
         self.shelf.run(slot, batch, alive).doing(doing, Some(who))
@@ -139,11 +145,7 @@ impl<'a> Tree<'a> {
     /// The root: a fork of ours, emptied.
     fn seed(&mut self, memory: &MemoryImage) -> Result<()> {
         let root = &self.plan.members[0];
-        let clone = CloneArgs {
-            flags: 0,
-            exit_signal: libc::SIGCHLD as u64,
-            set_tid: vec![root.pid],
-        };
+        let clone = CloneArgs { flags: 0, exit_signal: libc::SIGCHLD as u64, set_tid: vec![root.pid] };
         let who = self.who(root);
         let pid = self.space.seed(&self.shelf, root.slot, &clone, &who)?;
         self.pids[0] = pid;
@@ -175,7 +177,8 @@ impl<'a> Tree<'a> {
         batch.append(&memory.shared_steps(self.shared_at));
         self.run(root.slot, pid, &mut batch, "emptying the first process", &who)?;
 
-        let (schedule, credentials) = Thread::born(pid, pid).doing("looking at the first process", Some(&who))?;
+        let (schedule, credentials) =
+            Thread::born(pid, pid).doing("looking at the first process", Some(&who))?;
         self.born = Some(Born {
             thread: Thread { schedule, credentials, ..self.plan.threads[root.threads[0].record].clone() },
             limits: Limits::take(pid).doing("reading its limits", Some(&who))?,
@@ -186,8 +189,11 @@ impl<'a> Tree<'a> {
     fn stopped(&self, running: Running, who: &Who) -> Result<Stopped> {
         match running.wait().doing("waiting for a stop", Some(who))? {
             Waited::Stopped(stopped) => Ok(stopped),
-            _ => Err(Failed { call: format!("process {} ended in between", who.pid), errno: Errno(libc::ESRCH) })
-                .doing("waiting for a stop", Some(who)),
+            _ => Err(Failed {
+                call: format!("process {} ended in between", who.pid),
+                errno: Errno(libc::ESRCH),
+            })
+            .doing("waiting for a stop", Some(who)),
         }
     }
 
@@ -213,7 +219,13 @@ impl<'a> Tree<'a> {
                         batch.clone3(&clone, self.shelf.open(child.slot));
                     }
                     let pid = self.pids[member.index];
-                    self.run(some[0].parent_slot, pid, &mut batch, "making child processes", &self.who(member))?;
+                    self.run(
+                        some[0].parent_slot,
+                        pid,
+                        &mut batch,
+                        "making child processes",
+                        &self.who(member),
+                    )?;
                 }
             }
             if session_due {
@@ -310,7 +322,9 @@ impl<'a> Tree<'a> {
             let pid = self.pids[member.index];
             let old = maps::read(pid).doing("reading a memory map", Some(&self.who(member)))?;
             let id = member.pid as u64;
-            for mut batch in memory.map_steps(id, &open.mapped, self.shared_at, &old, &keep, self.shelf.room())? {
+            for mut batch in
+                memory.map_steps(id, &open.mapped, self.shared_at, &old, &keep, self.shelf.room())?
+            {
                 self.run_leader(member, &mut batch, "mapping memory")?;
             }
         }
@@ -337,18 +351,19 @@ impl<'a> Tree<'a> {
     }
 
     /// Everything else that is done inside: descriptors, protections, threads, what the kernel keeps for each.
-    pub fn furnish(
-        &mut self,
-        memory: &MemoryImage,
-        open: &Opened,
-        exe: bool,
-    ) -> Result<()> {
+    pub fn furnish(&mut self, memory: &MemoryImage, open: &Opened, exe: bool) -> Result<()> {
         let born = self.born.as_ref().ok_or_else(|| Error::Bug("the tree has no root".into()))?;
         for member in self.plan.living() {
             let life = self.plan.processes[member.index].life.as_ref();
-            let life = life.ok_or_else(|| Error::Bug(format!("process {} is alive without a life", member.pid)))?;
-            for mut batch in memory.finish_steps(member.pid as u64, &open.mapped, self.shared_at, exe, self.shelf.room())?
-            {
+            let life =
+                life.ok_or_else(|| Error::Bug(format!("process {} is alive without a life", member.pid)))?;
+            for mut batch in memory.finish_steps(
+                member.pid as u64,
+                &open.mapped,
+                self.shared_at,
+                exe,
+                self.shelf.room(),
+            )? {
                 self.run_leader(member, &mut batch, "finishing memory")?;
             }
             for mut batch in self.plan.files.steps(member.pid, &open.pool, self.shelf.room()) {
@@ -357,7 +372,8 @@ impl<'a> Tree<'a> {
             let mut batch = Batch::new();
             life.put(&born.limits, &mut batch);
             self.run_leader(member, &mut batch, "putting the process's state back")?;
-            life.put_outside(self.pids[member.index]).doing("putting the process's state back", Some(&self.who(member)))?;
+            life.put_outside(self.pids[member.index])
+                .doing("putting the process's state back", Some(&self.who(member)))?;
         }
         Ok(())
     }
@@ -396,7 +412,8 @@ impl<'a> Tree<'a> {
                 if thread.slot == member.slot {
                     // The zombies' and stand-ins' deaths were reported to us, not to the program.
                     self.fetch_stops(member, &mut batch);
-                    let (child, now) = (batch.data(&(1u64 << (libc::SIGCHLD - 1)).to_ne_bytes()), batch.data(&[0; 16]));
+                    let (child, now) =
+                        (batch.data(&(1u64 << (libc::SIGCHLD - 1)).to_ne_bytes()), batch.data(&[0; 16]));
                     batch.attempt(Sysno::rt_sigtimedwait, [child, Arg::Value(0), now, Arg::Value(8)]);
                 }
                 if record.parent_death_signal != 0 && member.index != 0 {
@@ -502,7 +519,8 @@ impl<'a> Tree<'a> {
                         remote::to_interrupt_stop(running).doing("stopping a thread", Some(&who))?
                     }
                 };
-                let held = self.prepare(thread.slot, thread_stopped, record, (self.pids[member.index], tid), &who)?;
+                let held =
+                    self.prepare(thread.slot, thread_stopped, record, (self.pids[member.index], tid), &who)?;
                 all.push((member, thread.slot, held));
             }
         }
@@ -512,14 +530,21 @@ impl<'a> Tree<'a> {
             let who = self.who(member);
             self.shelf.set_return(slot, &registers.resumed(), mask);
             stopped.outlive().doing("letting a thread outlive us", Some(&who))?;
-            ready.push((member, slot, stopped.resume(0).doing("letting a thread wait", Some(&who))?, registers, mask));
+            ready.push((
+                member,
+                slot,
+                stopped.resume(0).doing("letting a thread wait", Some(&who))?,
+                registers,
+                mask,
+            ));
         }
         self.shelf.commit();
         self.committed = true;
         let mut held = Vec::with_capacity(ready.len());
         let mut leaders = Vec::new();
         for (member, slot, running, registers, mask) in ready {
-            let thread = remote::to_interrupt_stop(running).doing("stopping a thread", Some(&self.who(member)))?;
+            let thread =
+                remote::to_interrupt_stop(running).doing("stopping a thread", Some(&self.who(member)))?;
             if slot == member.slot {
                 leaders.push((member, thread, registers, mask));
                 continue;
@@ -532,7 +557,8 @@ impl<'a> Tree<'a> {
         }
         for member in self.plan.living() {
             if stopped && self.plan.processes[member.index].stopped_by.is_none() {
-                ptrace::kill(self.pids[member.index], libc::SIGSTOP).doing("stopping a process", Some(&self.who(member)))?;
+                ptrace::kill(self.pids[member.index], libc::SIGSTOP)
+                    .doing("stopping a process", Some(&self.who(member)))?;
             }
         }
         // Those that job control has stopped first: their parents are to find them so.
@@ -561,7 +587,9 @@ impl<'a> Tree<'a> {
             seen.insert(status.ns_pid.last().copied().unwrap_or(tid), tid);
         }
         let find = |thread: &crate::plan::ThreadSlot| {
-            seen.get(&thread.tid).copied().ok_or_else(|| Error::Bug(format!("thread {} isn't there", thread.tid)))
+            seen.get(&thread.tid)
+                .copied()
+                .ok_or_else(|| Error::Bug(format!("thread {} isn't there", thread.tid)))
         };
         member.threads.iter().map(find).collect()
     }
@@ -581,7 +609,9 @@ impl<'a> Tree<'a> {
         match &record.sleep {
             None => {}
             // It has no end, or one that its arguments tell: the kernel makes it again, or returns EINTR for a signal.
-            Some(sleep) if sleep.remaining_ns.is_none() => registers = registers.interrupted_in(sleep.call.number()),
+            Some(sleep) if sleep.remaining_ns.is_none() => {
+                registers = registers.interrupted_in(sleep.call.number())
+            }
             Some(sleep) => {
                 let end_ns = time::monotonic_ns() + sleep.remaining_ns.unwrap_or(0);
                 let (stopped, result) = self
@@ -589,7 +619,10 @@ impl<'a> Tree<'a> {
                     .doing("letting a call go on with the time that remained", Some(who))?;
                 thread = stopped;
                 registers = match result {
-                    None => Registers { rax: u64::from(Sleep::mark_of(sleep.call, Some(end_ns))) << 32 | 219, ..registers },
+                    None => Registers {
+                        rax: u64::from(Sleep::mark_of(sleep.call, Some(end_ns))) << 32 | 219,
+                        ..registers
+                    },
                     Some(value) => registers.after_call(value),
                 };
             }
@@ -610,8 +643,10 @@ impl<'a> Tree<'a> {
         let mut batch = Batch::new();
         let remaining_ns = sleep.remaining_ns.unwrap_or(0);
         let mut args = registers.arguments().map(Arg::Value);
-        let time: Vec<u8> =
-            [remaining_ns / 1_000_000_000, remaining_ns % 1_000_000_000].iter().flat_map(|w| w.to_ne_bytes()).collect();
+        let time: Vec<u8> = [remaining_ns / 1_000_000_000, remaining_ns % 1_000_000_000]
+            .iter()
+            .flat_map(|w| w.to_ne_bytes())
+            .collect();
         let time = batch.data(&time);
         match sleep.call {
             Call::Nanosleep => args[0] = time,
@@ -654,11 +689,18 @@ impl<'a> Tree<'a> {
     }
 
     /// Unmaps the shelf from a process, whose other threads have left it, and sets its leader's registers.
-    fn take_off_the_shelf(&self, member: &Member, thread: Stopped, registers: Registers, mask: u64) -> Result<Stopped> {
+    fn take_off_the_shelf(
+        &self,
+        member: &Member,
+        thread: Stopped,
+        registers: Registers,
+        mask: u64,
+    ) -> Result<Stopped> {
         let who = self.who(member);
         let pid = self.pids[member.index];
         let areas = maps::read(pid).doing("reading a memory map", Some(&who))?;
-        let mem = fs::open(&procfs::path(pid, "mem"), libc::O_RDWR, 0).doing("opening its memory", Some(&who))?;
+        let mem =
+            fs::open(&procfs::path(pid, "mem"), libc::O_RDWR, 0).doing("opening its memory", Some(&who))?;
         let candidates = crate::survey::candidates(&areas);
         let shelf = self.shelf.range();
         let candidates: Vec<Candidate> =

@@ -103,7 +103,9 @@ impl Plan {
             }
         }
         if self.processes.len() + self.threads.len() > TASKS_MAX {
-            return Err(Error::Image(record.unexpected("more processes and threads than a machine can have")));
+            return Err(Error::Image(
+                record.unexpected("more processes and threads than a machine can have"),
+            ));
         }
         Ok(())
     }
@@ -139,7 +141,11 @@ impl Plan {
             let leader_slot = slot();
             for &record in threads.get(&process.pid).map_or(&[][..], Vec::as_slice) {
                 let tid = self.threads[record].tid;
-                own.push(ThreadSlot { tid, slot: if tid == process.pid { leader_slot } else { slot() }, record });
+                own.push(ThreadSlot {
+                    tid,
+                    slot: if tid == process.pid { leader_slot } else { slot() },
+                    record,
+                });
             }
             own.sort_by_key(|thread| thread.tid != process.pid);
             let broken = |what: &str| {
@@ -203,7 +209,8 @@ impl Plan {
     /// The pids that are taken in our pid namespace, each with its holder.
     pub fn taken_pids(&self) -> Vec<Refusal> {
         let tids = self.members.iter().flat_map(|m| m.threads.iter().map(|t| t.tid));
-        let pids = self.members.iter().map(|m| m.pid).chain(tids).chain(self.stand_ins.iter().map(|s| s.group));
+        let pids =
+            self.members.iter().map(|m| m.pid).chain(tids).chain(self.stand_ins.iter().map(|s| s.group));
         let mut pids: Vec<i32> = pids.collect();
         pids.sort_unstable();
         pids.dedup();

@@ -103,9 +103,12 @@ pub fn restart(request: Request, watch: &dyn Watch) -> Result<Restarted> {
     watch.stage(Stage::Open);
     let stream = match &request.source {
         Source::File(path) => fs::open_read(path).doing(format!("opening {}", path.display()), None)?,
-        Source::Stream(fd) => bardo_kernel::fcntl::duplicate(fd.as_fd(), 3).doing("taking the stream", None)?,
+        Source::Stream(fd) => {
+            bardo_kernel::fcntl::duplicate(fd.as_fd(), 3).doing("taking the stream", None)?
+        }
     };
-    let mut reader = Reader::open(std::io::BufReader::with_capacity(1 << 16, fs::Stream(stream))).map_err(Error::Image)?;
+    let mut reader =
+        Reader::open(std::io::BufReader::with_capacity(1 << 16, fs::Stream(stream))).map_err(Error::Image)?;
     host::Needs::of_this_host()?.check(&reader.header().host)?;
     let (mut plan, first) = read_records(&mut reader)?;
     plan.complete()?;

@@ -53,16 +53,19 @@ impl Space {
         if let Some(init) = plan.members.iter().find(|member| member.pid == 1) {
             return Err(Error::Bug(format!("{} wants to be init", init.name)));
         }
-        let admin = status::read(std::process::id() as i32).is_ok_and(|s| s.cap_eff & 1 << CAP_SYS_ADMIN != 0);
+        let admin =
+            status::read(std::process::id() as i32).is_ok_and(|s| s.cap_eff & 1 << CAP_SYS_ADMIN != 0);
         Ok(Space::New { user: !admin, init: OnceCell::new() })
     }
 
     /// Makes the tree's first process in it.
     pub fn seed(&self, shelf: &Shelf, slot: usize, clone: &CloneArgs, who: &Who) -> Result<i32> {
         let denied = |error, remedy: &str| match error {
-            Error::Permission(failure) => {
-                Error::Permission(Failure { left: "nothing was made".into(), remedy: Some(remedy.into()), ..failure })
-            }
+            Error::Permission(failure) => Error::Permission(Failure {
+                left: "nothing was made".into(),
+                remedy: Some(remedy.into()),
+                ..failure
+            }),
             other => other,
         };
         match self {
@@ -102,9 +105,11 @@ impl Space {
     pub fn commit(self) -> Result<Option<i32>> {
         match self {
             Space::Ours { .. } => Ok(None),
-            Space::New { init, .. } => {
-                init.into_inner().map(Init::release).transpose().doing("letting the namespace outlive us", None)
-            }
+            Space::New { init, .. } => init
+                .into_inner()
+                .map(Init::release)
+                .transpose()
+                .doing("letting the namespace outlive us", None),
         }
     }
 }

@@ -75,7 +75,8 @@ pub fn look(frozen: &mut Frozen, externals: &[String], watch: &dyn Watch) -> Res
             processes.push(Process::take(&process.subject, process.stopped_by, None));
             continue;
         }
-        let (life, brk) = visit(process, &stopped_children[index], &mut told, &mut threads, &mut cleaned, watch)?;
+        let (life, brk) =
+            visit(process, &stopped_children[index], &mut told, &mut threads, &mut cleaned, watch)?;
         processes.push(Process::take(&process.subject, process.stopped_by, Some(life)));
         let space = memory::survey(&process.subject, brk, &mut shared, &mut refusals)?;
         spaces.push((index, space));
@@ -109,7 +110,8 @@ pub fn look(frozen: &mut Frozen, externals: &[String], watch: &dyn Watch) -> Res
 
 /// Parents as the processes see them: `stat` tells the pids that we see.
 fn own_parents(frozen: &Frozen, processes: &mut [Process]) -> Result<()> {
-    let by_pid: HashMap<i32, &FrozenProcess> = frozen.processes.iter().map(|p| (p.subject.pid(), p)).collect();
+    let by_pid: HashMap<i32, &FrozenProcess> =
+        frozen.processes.iter().map(|p| (p.subject.pid(), p)).collect();
     let index: HashMap<i32, usize> =
         frozen.processes.iter().enumerate().map(|(index, p)| (p.subject.pid(), index)).collect();
     for process in processes.iter_mut() {
@@ -119,9 +121,11 @@ fn own_parents(frozen: &Frozen, processes: &mut [Process]) -> Result<()> {
     for parent in frozen.processes.iter().filter(|p| p.threads.len() > 1) {
         for thread in &parent.threads[1..] {
             let (pid, tid) = (parent.subject.pid(), thread.tid);
-            let children = procfs::children::read_thread(pid, tid).doing("listing children", Some(&parent.subject.who))?;
+            let children = procfs::children::read_thread(pid, tid)
+                .doing("listing children", Some(&parent.subject.who))?;
             for child in children.iter().filter_map(|child| index.get(child)) {
-                let status = procfs::status::read_thread(pid, tid).doing("reading a thread's status", None)?;
+                let status =
+                    procfs::status::read_thread(pid, tid).doing("reading a thread's status", None)?;
                 processes[*child].parent_thread = status.ns_pid.last().copied().unwrap_or(tid);
             }
         }
@@ -146,20 +150,31 @@ fn look_outside(process: &FrozenProcess, ours: &ns::Links, refusals: &mut Vec<Re
         );
     }
     for thread in &process.threads {
-        let status = procfs::status::read_thread(subject.pid(), thread.tid).doing("reading a thread's status", who)?;
+        let status =
+            procfs::status::read_thread(subject.pid(), thread.tid).doing("reading a thread's status", who)?;
         let mode = status.seccomp.unwrap_or(0);
         if mode != 0 {
             refuse(
                 "task/seccomp",
-                format!("thread {} is under seccomp ({})", thread.tid, if mode == 1 { "strict" } else { "filters" }),
+                format!(
+                    "thread {} is under seccomp ({})",
+                    thread.tid,
+                    if mode == 1 { "strict" } else { "filters" }
+                ),
                 "the filter would have to be read and set again, and would judge bardo's own calls",
                 later,
             );
             break;
         }
-        let stat = procfs::stat::read_thread(subject.pid(), thread.tid).doing("reading a thread's stat", who)?;
+        let stat =
+            procfs::stat::read_thread(subject.pid(), thread.tid).doing("reading a thread's stat", who)?;
         if stat.policy == libc::SCHED_DEADLINE as u32 {
-            refuse("task/deadline", format!("thread {} is scheduled by deadline", thread.tid), "its bandwidth would have to be admitted again", later);
+            refuse(
+                "task/deadline",
+                format!("thread {} is scheduled by deadline", thread.tid),
+                "its bandwidth would have to be admitted again",
+                later,
+            );
         }
         if thread.held.as_ref().is_some_and(|held| !held.registers.is_native()) {
             refuse(
@@ -203,7 +218,8 @@ fn look_outside(process: &FrozenProcess, ours: &ns::Links, refusals: &mut Vec<Re
     if process.threads.len() > 1 {
         for thread in &process.threads[1..] {
             // Threads share all these unless one has called unshare(2).
-            if kcmp::compare(subject.pid(), thread.tid, kcmp::What::Fs).is_ok_and(|o| o != kcmp::Order::Equal) {
+            if kcmp::compare(subject.pid(), thread.tid, kcmp::What::Fs).is_ok_and(|o| o != kcmp::Order::Equal)
+            {
                 refuse(
                     "task/own-fs",
                     format!("thread {} has a working directory of its own", thread.tid),
@@ -219,7 +235,8 @@ fn look_outside(process: &FrozenProcess, ours: &ns::Links, refusals: &mut Vec<Re
 /// Processes that share what threads share (clone(2) without CLONE_THREAD). kcmp(2) gives an order, so that those who
 /// share stand side by side once sorted.
 fn refuse_shared(frozen: &Frozen, refusals: &mut Vec<Refusal>) {
-    let mut alive: Vec<&Subject> = frozen.processes.iter().map(|p| &p.subject).filter(|s| !s.zombie).collect();
+    let mut alive: Vec<&Subject> =
+        frozen.processes.iter().map(|p| &p.subject).filter(|s| !s.zombie).collect();
     for (what, name, code) in [
         (kcmp::What::Vm, "address space", "task/shared-memory"),
         (kcmp::What::Fs, "working directory and umask", "task/shared-fs"),
@@ -231,7 +248,8 @@ fn refuse_shared(frozen: &Frozen, refusals: &mut Vec<Refusal>) {
         alive.sort_by(|a, b| order(a, b).unwrap_or(std::cmp::Ordering::Less));
         for pair in alive.windows(2) {
             if order(pair[0], pair[1]) == Some(std::cmp::Ordering::Equal) {
-                let (first, second) = if pair[0].pid() < pair[1].pid() { (pair[0], pair[1]) } else { (pair[1], pair[0]) };
+                let (first, second) =
+                    if pair[0].pid() < pair[1].pid() { (pair[0], pair[1]) } else { (pair[1], pair[0]) };
                 refusals.push(second.refusal(
                     code,
                     None,
@@ -251,7 +269,8 @@ fn ranges(areas: &[Area]) -> Vec<(u64, u64)> {
 
 /// Where a visit's slots could go: the vdso first, then other executable mappings that can't be written to.
 pub fn candidates(areas: &[Area]) -> Vec<Candidate> {
-    let executable = |area: &&Area| area.perms.exec && !area.perms.write && !area.perms.shared && area.start < CEILING;
+    let executable =
+        |area: &&Area| area.perms.exec && !area.perms.write && !area.perms.shared && area.start < CEILING;
     let mut all: Vec<&Area> = areas.iter().filter(executable).collect();
     all.sort_by_key(|area| area.special != Some(Special::Vdso));
     all.iter().map(|area| Candidate { start: area.start, end: area.end }).collect()
@@ -283,7 +302,8 @@ fn visit(
         }
     }
     let place = Place::find(mem.as_fd(), &candidates).doing("finding room for the stub", Some(&who))?;
-    let area = find_hole(&ranges(&areas), AREA_LEN as u64, FLOOR, CEILING).doing("finding free addresses", Some(&who))?;
+    let area = find_hole(&ranges(&areas), AREA_LEN as u64, FLOOR, CEILING)
+        .doing("finding free addresses", Some(&who))?;
 
     let mut batch = Batch::new();
     for left in areas.iter().filter(|area| is_ours(area)) {
@@ -292,7 +312,8 @@ fn visit(
     }
     let process_asked = ProcessAsked::ask(&mut batch);
     let leader_asked = ThreadAsked::ask(&mut batch);
-    let stops: Vec<(i32, Arg)> = stopped_children.iter().map(|child| (*child, ask_stop(*child, &mut batch))).collect();
+    let stops: Vec<(i32, Arg)> =
+        stopped_children.iter().map(|child| (*child, ask_stop(*child, &mut batch))).collect();
     show_steps(subject.pid(), &batch, watch);
 
     let leader = &mut threads[0];
@@ -316,13 +337,15 @@ fn visit(
     for (thread, (asked, batch)) in threads.iter().zip(answers) {
         let held = thread.held.as_ref().ok_or_else(|| lost(&who, thread.tid))?;
         records.push(
-            Thread::take(pid, held, thread.sleep.clone(), asked, batch).doing("reading a thread's state", Some(&who))?,
+            Thread::take(pid, held, thread.sleep.clone(), asked, batch)
+                .doing("reading a thread's state", Some(&who))?,
         );
     }
     let held = threads[0].held.as_ref().ok_or_else(|| lost(&who, threads[0].tid))?;
     let infos = held.thread.pending_signals(true).doing("reading pending signals", Some(&who))?;
     let pending = Pending::take(&infos, subject.status.shd_pnd);
-    let life = Life::take(subject, pending, &process_asked, &batch).doing("reading the process's state", Some(&who))?;
+    let life = Life::take(subject, pending, &process_asked, &batch)
+        .doing("reading the process's state", Some(&who))?;
     for (child, answer) in stops {
         // si_pid is set where there is news.
         if batch.output(answer, 20)[16..20] == [0; 4] {

@@ -25,8 +25,14 @@ pub fn c_path(path: &Path) -> Result<CString> {
 /// Opens a path (openat(2), with O_CLOEXEC added).
 pub fn open(path: &Path, flags: i32, mode: u32) -> Result<OwnedFd> {
     let c = c_path(path)?;
-    let args =
-        [libc::AT_FDCWD as usize, c.as_ptr() as usize, (flags | libc::O_CLOEXEC) as usize, mode as usize, 0, 0];
+    let args = [
+        libc::AT_FDCWD as usize,
+        c.as_ptr() as usize,
+        (flags | libc::O_CLOEXEC) as usize,
+        mode as usize,
+        0,
+        0,
+    ];
     // SAFETY: the path lives over the call; the new descriptor is ours alone.
     unsafe {
         let fd = syscall(Sysno::openat, args).map_err(|e| e.of(format!("open({path:?}, {flags:#o})")))?;
@@ -46,7 +52,9 @@ pub fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize> {
         // SAFETY: the buffer is ours to write for its whole length.
         match unsafe { syscall(Sysno::read, args) } {
             Err(e) if e.is(libc::EINTR) => continue,
-            other => return other.map_err(|e| e.of(format!("read(fd {}, {})", fd.as_raw_fd(), buffer.len()))),
+            other => {
+                return other.map_err(|e| e.of(format!("read(fd {}, {})", fd.as_raw_fd(), buffer.len())));
+            }
         }
     }
 }
@@ -58,7 +66,9 @@ pub fn write(fd: BorrowedFd<'_>, buffer: &[u8]) -> Result<usize> {
         // SAFETY: the buffer is ours to read for its whole length.
         match unsafe { syscall(Sysno::write, args) } {
             Err(e) if e.is(libc::EINTR) => continue,
-            other => return other.map_err(|e| e.of(format!("write(fd {}, {})", fd.as_raw_fd(), buffer.len()))),
+            other => {
+                return other.map_err(|e| e.of(format!("write(fd {}, {})", fd.as_raw_fd(), buffer.len())));
+            }
         }
     }
 }
@@ -122,14 +132,8 @@ pub fn read_link(path: impl AsRef<Path>) -> Result<PathBuf> {
     let path = path.as_ref();
     let c = c_path(path)?;
     let mut buffer = vec![0u8; libc::PATH_MAX as usize + 64];
-    let args = [
-        libc::AT_FDCWD as usize,
-        c.as_ptr() as usize,
-        buffer.as_mut_ptr() as usize,
-        buffer.len(),
-        0,
-        0,
-    ];
+    let args =
+        [libc::AT_FDCWD as usize, c.as_ptr() as usize, buffer.as_mut_ptr() as usize, buffer.len(), 0, 0];
     // SAFETY: path and buffer live over the call.
     let n = unsafe { syscall(Sysno::readlinkat, args) }.map_err(|e| e.of(format!("readlink({path:?})")))?;
     buffer.truncate(n);
@@ -171,8 +175,7 @@ impl Stat {
 fn newfstatat(dir: RawFd, path: &Path, flags: i32) -> Result<Stat> {
     let c = c_path(path)?;
     let mut st = std::mem::MaybeUninit::<libc::stat>::zeroed();
-    let args =
-        [dir as usize, c.as_ptr() as usize, st.as_mut_ptr() as usize, flags as usize, 0, 0];
+    let args = [dir as usize, c.as_ptr() as usize, st.as_mut_ptr() as usize, flags as usize, 0, 0];
     // SAFETY: path and result live over the call; a zeroed stat is a valid stat.
     let st = unsafe {
         syscall(Sysno::newfstatat, args).map_err(|e| e.of(format!("stat({path:?}, fd {dir})")))?;
@@ -216,7 +219,8 @@ pub fn list(path: impl AsRef<Path>) -> Result<Vec<OsString>> {
     loop {
         let args = [fd.as_raw_fd() as usize, buffer.as_mut_ptr() as usize, buffer.len(), 0, 0, 0];
         // SAFETY: the buffer is ours to write for its whole length.
-        let n = unsafe { syscall(Sysno::getdents64, args) }.map_err(|e| e.of(format!("getdents({path:?})")))?;
+        let n =
+            unsafe { syscall(Sysno::getdents64, args) }.map_err(|e| e.of(format!("getdents({path:?})")))?;
         if n == 0 {
             return Ok(names);
         }

@@ -34,7 +34,8 @@ pub enum Mode {
 impl Mode {
     /// Reads the value of `BARDO_GATE`. Anything unknown is an error: a test whose fault is misspelt must not pass.
     pub fn parse(text: &str) -> std::result::Result<Mode, String> {
-        let bad = || format!("BARDO_GATE={text}: expected trace=FILE, fail=N[:ERRNO], kill=N or kill-after=N");
+        let bad =
+            || format!("BARDO_GATE={text}: expected trace=FILE, fail=N[:ERRNO], kill=N or kill-after=N");
         let (word, value) = text.split_once('=').ok_or_else(bad)?;
         let number = |s: &str| s.parse::<u64>().map_err(|_| bad());
         match word {

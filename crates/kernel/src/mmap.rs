@@ -57,10 +57,7 @@ pub fn seal_size(fd: BorrowedFd<'_>) -> Result<()> {
     let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW;
     // SAFETY: no memory is touched.
     unsafe {
-        syscall(
-            Sysno::fcntl,
-            [fd.as_raw_fd() as usize, libc::F_ADD_SEALS as usize, seals as usize, 0, 0, 0],
-        )
+        syscall(Sysno::fcntl, [fd.as_raw_fd() as usize, libc::F_ADD_SEALS as usize, seals as usize, 0, 0, 0])
     }
     .map(drop)
     .map_err(|e| e.of(format!("fcntl(fd {}, F_ADD_SEALS, {seals:#x})", fd.as_raw_fd())))
@@ -203,9 +200,8 @@ impl SharedPages {
     pub fn wake(&self, offset: usize, how_many: u32) {
         let word = self.u32(offset) as *const AtomicU32 as usize;
         // SAFETY: the word is in the mapping. Nobody waiting is no error.
-        let _ = unsafe {
-            syscall(Sysno::futex, [word, libc::FUTEX_WAKE as usize, how_many as usize, 0, 0, 0])
-        };
+        let _ =
+            unsafe { syscall(Sysno::futex, [word, libc::FUTEX_WAKE as usize, how_many as usize, 0, 0, 0]) };
     }
 }
 
@@ -324,7 +320,8 @@ mod tests {
         truncate(fd.as_fd(), 8192).unwrap();
         seal_size(fd.as_fd()).unwrap();
         assert!(truncate(fd.as_fd(), 0).is_err());
-        let (a, b) = (SharedPages::map(fd.as_fd(), 0, 8192).unwrap(), SharedPages::map(fd.as_fd(), 0, 8192).unwrap());
+        let (a, b) =
+            (SharedPages::map(fd.as_fd(), 0, 8192).unwrap(), SharedPages::map(fd.as_fd(), 0, 8192).unwrap());
         a.store(4096, 7);
         assert_eq!(b.load(4096), 7);
         b.write(5000, b"hello");

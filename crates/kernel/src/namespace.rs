@@ -119,7 +119,13 @@ fn write_file(pid: i32, name: &str, text: &str) -> Result<()> {
 ///
 /// # Safety
 /// For the child of a fork only; `entry` is a slot of a shelf that is mapped.
-unsafe fn serve(verdict: &OwnedFd, ours: &OwnedFd, answer: &OwnedFd, first: &[u8; CLONE_ARGS], entry: u64) -> ! {
+unsafe fn serve(
+    verdict: &OwnedFd,
+    ours: &OwnedFd,
+    answer: &OwnedFd,
+    first: &[u8; CLONE_ARGS],
+    entry: u64,
+) -> ! {
     let call = |nr: Sysno, args: [usize; 6]| -> i64 {
         // SAFETY: every call below is given live stack memory or none. The gate isn't used: it may allocate.
         let result = unsafe {

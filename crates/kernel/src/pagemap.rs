@@ -219,13 +219,17 @@ pub fn scan(pagemap: BorrowedFd<'_>, start: u64, end: u64, what: &Scan) -> Resul
         // SAFETY: `arg` is a pm_scan_arg that says its own size, and `regions` has room for `vec_len` regions of which
         // every bit pattern is valid; both are ours and outlive the call.
         let filled = unsafe { syscall(Sysno::ioctl, args) }.map_err(|e| e.of(call()))?;
-        let filled = regions.get(..filled).ok_or_else(|| Failed::unexpected(format!("{} = {filled}", call())))?;
+        let filled =
+            regions.get(..filled).ok_or_else(|| Failed::unexpected(format!("{} = {filled}", call())))?;
         for region in filled {
             if check_range(region.start, region.end).is_err() || region.start < from || region.end > end {
                 return Err(Failed::unexpected(format!("{}: {region:x?}", call())));
             }
             let pages = (region.end - region.start) / PAGE_BYTES;
-            push(&mut runs, PageRun { start: region.start, pages, categories: Categories(region.categories) });
+            push(
+                &mut runs,
+                PageRun { start: region.start, pages, categories: Categories(region.categories) },
+            );
         }
         if arg.walk_end <= from || arg.walk_end > end {
             return Err(Failed::unexpected(format!("{}: it stopped at {:#x}", call(), arg.walk_end)));

@@ -135,8 +135,7 @@ impl Running {
         let mut status = 0i32;
         let tid = self.tid;
         loop {
-            let args =
-                [tid as usize, &raw mut status as usize, (flags | libc::__WALL) as usize, 0, 0, 0];
+            let args = [tid as usize, &raw mut status as usize, (flags | libc::__WALL) as usize, 0, 0, 0];
             // SAFETY: the status lives over the call.
             match unsafe { syscall(Sysno::wait4, args) } {
                 Ok(0) => return Ok(Waited::Still(self)),
@@ -208,13 +207,13 @@ impl Stopped {
     /// Its general registers.
     pub fn registers(&self) -> Result<Registers> {
         let mut registers = Registers::default();
-        let mut iov = libc::iovec {
-            iov_base: (&raw mut registers).cast(),
-            iov_len: size_of::<Registers>(),
-        };
+        let mut iov = libc::iovec { iov_base: (&raw mut registers).cast(), iov_len: size_of::<Registers>() };
         ptrace(GETREGSET, self.tid, NT_PRSTATUS, &raw mut iov as usize, "PTRACE_GETREGSET, NT_PRSTATUS")?;
         if iov.iov_len != size_of::<Registers>() {
-            return Err(Failed::unexpected(format!("thread {}: registers of {} bytes", self.tid, iov.iov_len)));
+            return Err(Failed::unexpected(format!(
+                "thread {}: registers of {} bytes",
+                self.tid, iov.iov_len
+            )));
         }
         Ok(registers)
     }
@@ -222,11 +221,9 @@ impl Stopped {
     /// Sets its general registers, all at once. The segment registers and bases are checked by the kernel.
     pub fn set_registers(&self, registers: &Registers) -> Result<()> {
         let mut registers = *registers;
-        let mut iov = libc::iovec {
-            iov_base: (&raw mut registers).cast(),
-            iov_len: size_of::<Registers>(),
-        };
-        ptrace(SETREGSET, self.tid, NT_PRSTATUS, &raw mut iov as usize, "PTRACE_SETREGSET, NT_PRSTATUS").map(drop)
+        let mut iov = libc::iovec { iov_base: (&raw mut registers).cast(), iov_len: size_of::<Registers>() };
+        ptrace(SETREGSET, self.tid, NT_PRSTATUS, &raw mut iov as usize, "PTRACE_SETREGSET, NT_PRSTATUS")
+            .map(drop)
     }
 
     /// Its whole extended state (x87, SSE, AVX, AVX-512, AMX), in the processor's XSAVE layout, not compacted.
@@ -278,7 +275,8 @@ impl Stopped {
         let mut all = Vec::new();
         let mut infos = vec![[0u8; 128]; 32];
         loop {
-            let mut peek = PeekArgs { off: all.len() as u64, flags: u32::from(shared), nr: infos.len() as i32 };
+            let mut peek =
+                PeekArgs { off: all.len() as u64, flags: u32::from(shared), nr: infos.len() as i32 };
             let n = ptrace(
                 PEEKSIGINFO,
                 self.tid,
@@ -405,10 +403,9 @@ pub fn io_priority(tid: i32) -> Result<u32> {
 pub fn reap(pid: i32, flags: i32) -> Result<Option<(i32, i32)>> {
     let mut status = 0i32;
     // SAFETY: the status lives over the call.
-    let got = unsafe {
-        syscall(Sysno::wait4, [pid as usize, &raw mut status as usize, flags as usize, 0, 0, 0])
-    }
-    .map_err(|e| e.of(format!("wait4({pid})")))?;
+    let got =
+        unsafe { syscall(Sysno::wait4, [pid as usize, &raw mut status as usize, flags as usize, 0, 0, 0]) }
+            .map_err(|e| e.of(format!("wait4({pid})")))?;
     Ok((got != 0).then_some((got as i32, status)))
 }
 

@@ -83,7 +83,10 @@ impl Place {
                 return Ok(Place { at: candidate.end - need as u64 });
             }
         }
-        Err(Failed { call: "finding room for the stub in an executable mapping".into(), errno: Errno(libc::ENOSPC) })
+        Err(Failed {
+            call: "finding room for the stub in an executable mapping".into(),
+            errno: Errno(libc::ENOSPC),
+        })
     }
 
     /// What a dead bardo left at the end of this mapping: where its slots begin.
@@ -121,7 +124,11 @@ impl Place {
 
 fn write_all(mem: BorrowedFd<'_>, at: u64, bytes: &[u8]) -> Result<()> {
     let n = fs::pwrite(mem, bytes, at)?;
-    if n == bytes.len() { Ok(()) } else { Err(Failed::unexpected(format!("a write of {n} bytes at {at:#x}"))) }
+    if n == bytes.len() {
+        Ok(())
+    } else {
+        Err(Failed::unexpected(format!("a write of {n} bytes at {at:#x}")))
+    }
 }
 
 /// A thread that was stopped, with what it must get back.
@@ -393,7 +400,10 @@ impl Drop for Visit<'_> {
 fn share(pidfd: BorrowedFd<'_>, thread: &Stopped) -> Result<SharedPages> {
     let fd = thread.registers()?.rax as i64;
     if fd < 0 {
-        return Err(Failed { call: "memfd_create(\"bardo\") inside the target".into(), errno: Errno(-fd as i32) });
+        return Err(Failed {
+            call: "memfd_create(\"bardo\") inside the target".into(),
+            errno: Errno(-fd as i32),
+        });
     }
     let fd = crate::pidfd::getfd(pidfd, fd as i32)?;
     mmap::truncate(fd.as_fd(), AREA_LEN as u64)?;

@@ -126,12 +126,7 @@ const _: () = assert!(size_of::<SlotData>() == 272);
 impl SlotData {
     /// Data with the constants filled in.
     pub fn new() -> SlotData {
-        SlotData {
-            all_signals: u64::MAX,
-            any: ANY as u64,
-            name: *b"bardo\0\0\0",
-            ..SlotData::default()
-        }
+        SlotData { all_signals: u64::MAX, any: ANY as u64, name: *b"bardo\0\0\0", ..SlotData::default() }
     }
 
     /// The bytes, as they go behind the code.
@@ -308,9 +303,10 @@ impl Batch {
             return self.disappoints(last);
         }
         // The last step that was made is the one that disappointed.
-        self.reached.checked_sub(1).and_then(|at| self.disappoints(at)).or_else(|| {
-            Some(Failed { call: "the batch never began".into(), errno: Errno(libc::ECANCELED) })
-        })
+        self.reached
+            .checked_sub(1)
+            .and_then(|at| self.disappoints(at))
+            .or_else(|| Some(Failed { call: "the batch never began".into(), errno: Errno(libc::ECANCELED) }))
     }
 
     fn disappoints(&self, at: usize) -> Option<Failed> {
@@ -369,7 +365,8 @@ impl Batch {
                 Arg::Value(value) => value,
                 Arg::Data(at) => data_at + at as u64,
             });
-            let step = Step { nr: nr.id() as u64, args, expected: *expected, result: i64::from(-libc::ECANCELED) };
+            let step =
+                Step { nr: nr.id() as u64, args, expected: *expected, result: i64::from(-libc::ECANCELED) };
             bytes.extend_from_slice(&step.to_bytes());
         }
         bytes.resize((data_at - at) as usize, 0);

@@ -29,7 +29,10 @@ pub fn sleep_ns(nanoseconds: u64) {
     };
     // SAFETY: the time lives over the call.
     let _ = unsafe {
-        syscall(Sysno::clock_nanosleep, [libc::CLOCK_MONOTONIC as usize, 0, &raw const time as usize, 0, 0, 0])
+        syscall(
+            Sysno::clock_nanosleep,
+            [libc::CLOCK_MONOTONIC as usize, 0, &raw const time as usize, 0, 0, 0],
+        )
     };
 }
 

@@ -13,7 +13,7 @@ use crate::arguments::EXIT_CODES;
 use crate::commands::open_image;
 use crate::ending::{Ending, Exit, ended};
 use crate::follow::Follow;
-use crate::foreground::accompany;
+use crate::foreground::Foreground;
 use crate::interrupt::Interrupt;
 use crate::report::RestartReport;
 use crate::session::{Channel, Session, failed_during};
@@ -114,6 +114,8 @@ impl Restart {
         };
         let pidfile = self.pidfile.as_deref().map(PidFile::prepare).transpose()?;
         let interrupt = Interrupt::catch()?;
+        let catching = |e| failed_during(During::Restart, "catching signals", "sigaction()", &e);
+        let foreground = if self.detach { None } else { Some(Foreground::begin().map_err(catching)?) };
         let follow = Follow::restart(session, interrupt.flag());
         let request = Request {
             source,
@@ -145,17 +147,17 @@ impl Restart {
         ));
         let channel = if self.detach { Channel::Output } else { Channel::Error };
         session.result(&RestartReport::from(&tree), channel)?;
-        if self.detach {
+        let Some(foreground) = foreground else {
             if !session.common.json {
                 session.data(format!("{}\n", tree.root))?;
             }
             return written.map(|()| Exit::Done);
-        }
+        };
         // The tree runs and is ours to wait for; a pid file that couldn't be written is told, and changes nothing.
         if let Err(ending) = written {
             ending.tell(session.common.json);
         }
-        accompany(&tree, interrupt).map_err(|e| {
+        foreground.accompany(&tree, interrupt).map_err(|e| {
             let left = format!("the tree runs as pid {}", tree.root);
             failed_during(During::Restart, "waiting for the tree", "waitid()", &e).leaving(left)
         })

@@ -207,10 +207,7 @@ fn the_bits_of_an_entry() {
     assert_eq!(is(1 << 63 | 0x1234), TOUCHED.with(Categories::PFNZERO));
     assert_eq!(is(1 << 63 | 1 << 61 | 0x99), TOUCHED.with(Categories::FILE));
     assert_eq!(is(1 << 62 | 0x1234), Categories::SWAPPED.with(Categories::WRITTEN));
-    assert_eq!(
-        is(1 << 62 | 1 << 58),
-        Categories::SWAPPED.with(Categories::WRITTEN).with(Categories::GUARD)
-    );
+    assert_eq!(is(1 << 62 | 1 << 58), Categories::SWAPPED.with(Categories::WRITTEN).with(Categories::GUARD));
     // The soft-dirty and exclusive bits alone make no page.
     assert_eq!(is(1 << 55 | 1 << 56), Categories::NONE);
 }

@@ -127,7 +127,8 @@ impl Credentials {
         const LINUX_CAPABILITY_VERSION_3: u32 = 0x2008_0522;
         let header: Vec<u8> = [LINUX_CAPABILITY_VERSION_3, 0].iter().flat_map(|w| w.to_ne_bytes()).collect();
         let [inheritable, permitted, effective, _, ambient] = self.capabilities;
-        let halves = [0, 32].map(|shift| [effective, permitted, inheritable].map(|set| (set >> shift) as u32));
+        let halves =
+            [0, 32].map(|shift| [effective, permitted, inheritable].map(|set| (set >> shift) as u32));
         let data: Vec<u8> = halves.as_flattened().iter().flat_map(|w| w.to_ne_bytes()).collect();
         let (header, data) = (batch.data(&header), batch.data(&data));
         batch.call(Sysno::capset, [header, data]);

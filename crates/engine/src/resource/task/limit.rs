@@ -33,12 +33,21 @@ impl Limits {
             let lowered = batch.data(&bytes);
             if want[1] > have[1] {
                 // With CAP_SYS_RESOURCE the whole is possible; without it, what there is.
-                batch.call(Sysno::prlimit64, [Arg::Value(0), Arg::Value(resource as u64), lowered, Arg::Value(0)]);
+                batch.call(
+                    Sysno::prlimit64,
+                    [Arg::Value(0), Arg::Value(resource as u64), lowered, Arg::Value(0)],
+                );
                 let whole: Vec<u8> = want.iter().flat_map(|w| w.to_ne_bytes()).collect();
                 let whole = batch.data(&whole);
-                batch.attempt(Sysno::prlimit64, [Arg::Value(0), Arg::Value(resource as u64), whole, Arg::Value(0)]);
+                batch.attempt(
+                    Sysno::prlimit64,
+                    [Arg::Value(0), Arg::Value(resource as u64), whole, Arg::Value(0)],
+                );
             } else {
-                batch.call(Sysno::prlimit64, [Arg::Value(0), Arg::Value(resource as u64), lowered, Arg::Value(0)]);
+                batch.call(
+                    Sysno::prlimit64,
+                    [Arg::Value(0), Arg::Value(resource as u64), lowered, Arg::Value(0)],
+                );
             }
         }
     }

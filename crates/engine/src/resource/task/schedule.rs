@@ -56,7 +56,10 @@ impl Schedule {
         if self.processors != now.processors {
             let at = batch.data(&self.processors);
             // EINVAL: none of them is on this machine.
-            batch.attempt(Sysno::sched_setaffinity, [Arg::Value(0), Arg::Value(self.processors.len() as u64), at]);
+            batch.attempt(
+                Sysno::sched_setaffinity,
+                [Arg::Value(0), Arg::Value(self.processors.len() as u64), at],
+            );
         }
         if self.io_priority != now.io_priority {
             const IOPRIO_WHO_PROCESS: u64 = 1;

@@ -168,4 +168,3 @@ pub fn words(bytes: &[u8]) -> Vec<u64> {
 pub fn answer(batch: &Batch, step: StepId, otherwise: u64) -> u64 {
     batch.result(step).unwrap_or(otherwise)
 }
-

@@ -85,7 +85,9 @@ impl Call {
     }
 
     fn of_code(code: u32) -> Option<Call> {
-        [Call::Nanosleep, Call::ClockNanosleep, Call::Poll, Call::Futex].into_iter().find(|c| c.code() == code)
+        [Call::Nanosleep, Call::ClockNanosleep, Call::Poll, Call::Futex]
+            .into_iter()
+            .find(|c| c.code() == code)
     }
 
     /// The call's number.

@@ -101,8 +101,17 @@ impl ThreadAsked {
         let timer_slack = batch.attempt(Sysno::prctl, [Arg::Value(libc::PR_GET_TIMERSLACK as u64)]);
         let credentials = Credentials::ask(batch);
         let zero = Arg::Value(0);
-        let machine_check = batch.attempt(Sysno::prctl, [Arg::Value(PR_MCE_KILL_GET), zero, zero, zero, zero]);
-        ThreadAsked { machine_check, altstack, tid_address, tid_address_step, parent_death, timer_slack, credentials }
+        let machine_check =
+            batch.attempt(Sysno::prctl, [Arg::Value(PR_MCE_KILL_GET), zero, zero, zero, zero]);
+        ThreadAsked {
+            machine_check,
+            altstack,
+            tid_address,
+            tid_address_step,
+            parent_death,
+            timer_slack,
+            credentials,
+        }
     }
 }
 
@@ -148,8 +157,9 @@ impl Thread {
     /// # Errors
     /// Where the image holds another number of them.
     pub fn registers(&self) -> Result<Registers, Failed> {
-        Registers::from_words(&self.registers)
-            .ok_or_else(|| Failed::unexpected(format!("{} registers of thread {}", self.registers.len(), self.tid)))
+        Registers::from_words(&self.registers).ok_or_else(|| {
+            Failed::unexpected(format!("{} registers of thread {}", self.registers.len(), self.tid))
+        })
     }
 
     /// Puts back, inside the thread, what the kernel keeps for it alone. `now`: what it was born with.
@@ -169,7 +179,10 @@ impl Thread {
         }
         if self.machine_check != MACHINE_CHECK_DEFAULT {
             let (zero, policy) = (Arg::Value(0), Arg::Value(u64::from(self.machine_check)));
-            batch.call(Sysno::prctl, [Arg::Value(PR_MCE_KILL), Arg::Value(PR_MCE_KILL_SET), policy, zero, zero]);
+            batch.call(
+                Sysno::prctl,
+                [Arg::Value(PR_MCE_KILL), Arg::Value(PR_MCE_KILL_SET), policy, zero, zero],
+            );
         }
         self.schedule.put(&now.schedule, batch);
         self.credentials.put(&now.credentials, batch);
@@ -179,10 +192,7 @@ impl Thread {
     pub fn born(pid: i32, tid: i32) -> bardo_kernel::Result<(Schedule, Credentials)> {
         let status = status::read_thread(pid, tid)?;
         let slack = single::timerslack_ns(tid).unwrap_or(50_000);
-        Ok((
-            Schedule::take(&stat::read_thread(pid, tid)?, tid, slack)?,
-            Credentials::take(&status, None),
-        ))
+        Ok((Schedule::take(&stat::read_thread(pid, tid)?, tid, slack)?, Credentials::take(&status, None)))
     }
 }
 
