@@ -20,7 +20,7 @@ use bardo_kernel::remote::Held;
 use bardo_kernel::{Failed, fs, pidfd, time};
 
 use crate::error::{Doing, Error, Failure, Refusal, Result, Who};
-use crate::resource::task::sleep::{Asleep, Sleep};
+use crate::resource::task::sleep::{Sleep, Sleepers};
 use crate::subject::Subject;
 
 /// How long a thread may take to stop before we look at what keeps it.
@@ -72,7 +72,7 @@ struct Freezing {
     root: i32,
     me: i32,
     threads: BTreeMap<(i32, i32), Hold>,
-    asleep: BTreeMap<i32, Asleep>,
+    sleepers: Sleepers,
     since_ns: u64,
 }
 
@@ -87,10 +87,8 @@ impl Frozen {
         let me = std::process::id() as i32;
         refuse_impossible(root, me, &who)?;
         let mut freezing =
-            Freezing { root, me, threads: BTreeMap::new(), asleep: BTreeMap::new(), since_ns: 0 };
-        for pid in freezing.tree()? {
-            freezing.look_at_sleepers(pid);
-        }
+            Freezing { root, me, threads: BTreeMap::new(), sleepers: Sleepers::default(), since_ns: 0 };
+        freezing.sleepers = Sleepers::look(&freezing.tree()?);
         freezing.since_ns = time::monotonic_ns();
         let done = freezing.stop_all();
         let since_ns = freezing.since_ns;
@@ -264,14 +262,6 @@ impl Freezing {
         Who { pid, name: name_of(pid) }
     }
 
-    fn look_at_sleepers(&mut self, pid: i32) {
-        for tid in procfs::threads(pid).unwrap_or_default() {
-            if let Some(asleep) = Asleep::look(pid, tid) {
-                self.asleep.insert(tid, asleep);
-            }
-        }
-    }
-
     /// Passes over the tree until one finds nobody new; gives the pids in order.
     fn stop_all(&mut self) -> Result<Vec<i32>> {
         for _ in 0..PASSES_MAX {
@@ -436,7 +426,7 @@ impl Freezing {
         match seen.interrupted() {
             Interrupted::Spurious(_) if !may_run_handler(pid, thread.tid()) => registers = seen.again(),
             Interrupted::Block(_) => {
-                sleep = Sleep::of(pid, thread.tid(), &seen, self.asleep.get(&thread.tid()), self.since_ns);
+                sleep = Sleep::of(pid, thread.tid(), &seen, &self.sleepers, self.since_ns);
                 if let Some(sleep) = &sleep {
                     registers = seen.continued(sleep.mark());
                 }

@@ -8,8 +8,10 @@
 //!
 //! **Taken how**: the arguments are in the registers, the requested time in the thread's memory. When the call began is
 //! when the thread last ran: `se.exec_start` in `/proc/PID/task/TID/sched`, read before the freeze and believed only if
-//! the thread hasn't run since but for our stop (`nr_switches`). A call that was continued before (by a restart, or an
-//! earlier checkpoint) carries our mark in the half of `orig_rax` that the kernel ignores: the call and its end.
+//! the thread is stopped in the very call it was seen in and hasn't run since but for our stop (`nr_switches`). That
+//! clock is its processor's own, less what the host or interrupts stole from it: we go to that processor and compare. All
+//! errors are on the late side. A call that was continued before (by a restart, or an earlier checkpoint) carries our
+//! mark in the half of `orig_rax` that the kernel ignores: the call and its end.
 //!
 //! **Put back how**: the thread makes the call with the time that remains, is stopped in it, and gets its own registers
 //! back: the kernel's restart block is then just what it was.
@@ -17,20 +19,30 @@
 //! **Not saved**: where neither the mark nor `sched` tells (another tracer stopped the thread before), the call gets
 //! its whole time again: late, never early. The same for ends more than 24 days away.
 
+use std::collections::HashMap;
+
 use bardo_kernel::arch::Registers;
 use bardo_kernel::procfs::syscall::Syscall;
-use bardo_kernel::procfs::{sched, single, syscall};
+use bardo_kernel::procfs::{self, sched, single, stat, syscall};
+use bardo_kernel::ptrace::Pinned;
 use bardo_kernel::{Sysno, process_vm, time};
 use serde::{Deserialize, Serialize};
 
 /// What a thread was doing before it was stopped.
 #[derive(Debug, Clone)]
-pub struct Asleep {
+struct Asleep {
+    nr: u64,
+    args: [u64; 6],
     nr_switches: u64,
-    /// When it went to sleep, on CLOCK_MONOTONIC.
+    /// When it went to sleep: on its processor's clock, then on CLOCK_MONOTONIC.
     since_ns: u64,
+    processor: i32,
     wchan: String,
 }
+
+/// The threads that were asleep in such calls before the freeze, by tid.
+#[derive(Debug, Default)]
+pub struct Sleepers(HashMap<i32, Asleep>);
 
 /// A call with a time that runs on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,33 +145,80 @@ fn timespec(pid: i32, at: u64) -> Option<u64> {
 }
 
 impl Asleep {
-    /// Looks at a thread that may be asleep in such a call.
-    pub fn look(pid: i32, tid: i32) -> Option<Asleep> {
-        let Syscall::Inside { nr, .. } = syscall::read_thread(pid, tid).ok()? else { return None };
-        if Call::of(nr).is_none() && nr as i64 != libc::SYS_restart_syscall {
+    /// Looks at a thread that may be asleep in such a call: in the same one before and after the look at its times.
+    fn look(pid: i32, tid: i32) -> Option<Asleep> {
+        let Syscall::Inside { nr, args, .. } = syscall::read_thread(pid, tid).ok()? else { return None };
+        let is_continuing = nr as i64 == libc::SYS_restart_syscall;
+        if Call::of(nr).is_none() && !is_continuing {
             return None;
         }
         let sched = sched::read_thread(pid, tid).ok()?;
+        let processor = stat::read_thread(pid, tid).ok()?.processor;
+        let wchan = if is_continuing { single::wchan(pid, tid).ok().flatten() } else { None };
+        match syscall::read_thread(pid, tid).ok()? {
+            Syscall::Inside { nr: nr_after, args: args_after, .. }
+                if (nr_after, args_after) == (nr, args) => {}
+            _ => return None,
+        }
         Some(Asleep {
+            nr,
+            args,
             nr_switches: sched.nr_switches,
-            since_ns: monotonic_of_sched_clock(sched.exec_start_ns)?,
-            wchan: single::wchan(pid, tid).ok().flatten().unwrap_or_default(),
+            since_ns: sched.exec_start_ns,
+            processor,
+            wchan: wchan.unwrap_or_default(),
         })
     }
 
-    /// Whether the thread hasn't run since, but for our stop.
-    fn still_holds(&self, pid: i32, tid: i32) -> bool {
-        sched::read_thread(pid, tid).is_ok_and(|now| now.nr_switches <= self.nr_switches + 1)
+    /// Whether a thread with these registers is still in that call and hasn't run since, but for our stop.
+    fn still_holds(&self, pid: i32, tid: i32, registers: &Registers) -> bool {
+        (registers.call(), registers.arguments()) == (Some(self.nr), self.args)
+            && sched::read_thread(pid, tid).is_ok_and(|now| now.nr_switches <= self.nr_switches + 1)
     }
 }
 
-/// The scheduler's clock has its own zero: compare it with CLOCK_MONOTONIC through ourselves, who run now.
-fn monotonic_of_sched_clock(at_ns: u64) -> Option<u64> {
-    let me = std::process::id() as i32;
-    time::give_way();
-    let now_ns = time::monotonic_ns();
-    let mine_ns = sched::read_thread(me, bardo_kernel::mmap::gettid() as i32).ok()?.exec_start_ns;
-    Some(now_ns.saturating_sub(mine_ns.saturating_sub(at_ns)))
+impl Sleepers {
+    /// Looks at all threads of these processes.
+    pub fn look(pids: &[i32]) -> Sleepers {
+        let threads = pids.iter().flat_map(|pid| {
+            procfs::threads(*pid).unwrap_or_default().into_iter().map(move |tid| (*pid, tid))
+        });
+        let mut all: HashMap<i32, Asleep> =
+            threads.filter_map(|(pid, tid)| Some((tid, Asleep::look(pid, tid)?))).collect();
+        let mut ahead = HashMap::new();
+        for asleep in all.values_mut() {
+            let ahead_ns = *ahead
+                .entry(asleep.processor)
+                .or_insert_with(|| monotonic_ahead_of_sched_clock(asleep.processor));
+            asleep.since_ns = match ahead_ns {
+                Some(ahead_ns) => (i128::from(asleep.since_ns) + ahead_ns).max(0) as u64,
+                // Not known: the call may as well have begun only now.
+                None => u64::MAX,
+            };
+        }
+        let now_ns = time::monotonic_ns();
+        for asleep in all.values_mut() {
+            // CLOCK_MONOTONIC may run slower than that clock by 500 parts in a million (adjtimex(2)).
+            let late_ns = now_ns.saturating_sub(asleep.since_ns) / 2000;
+            asleep.since_ns = asleep.since_ns.saturating_add(late_ns);
+        }
+        Sleepers(all)
+    }
+}
+
+/// How far CLOCK_MONOTONIC is ahead of the scheduler's clock of this processor, or a bit more: we go there and compare
+/// what the clock said when we last came to run with what CLOCK_MONOTONIC says after that. The difference only grows,
+/// by what is stolen from the processor, so for a moment that has passed it is never too small.
+fn monotonic_ahead_of_sched_clock(processor: i32) -> Option<i128> {
+    let _pinned = Pinned::to(usize::try_from(processor).ok()?)?;
+    let (pid, tid) = (std::process::id() as i32, bardo_kernel::mmap::gettid() as i32);
+    let once = || {
+        time::give_way();
+        let mine_ns = sched::read_thread(pid, tid).ok()?.exec_start_ns;
+        Some(i128::from(time::monotonic_ns()) - i128::from(mine_ns))
+    };
+    // The smallest is the one in which we were interrupted least.
+    (0..4).filter_map(|_| once()).min()
 }
 
 impl Sleep {
@@ -168,9 +227,10 @@ impl Sleep {
         pid: i32,
         tid: i32,
         registers: &Registers,
-        asleep: Option<&Asleep>,
+        sleepers: &Sleepers,
         frozen_ns: u64,
     ) -> Option<Sleep> {
+        let asleep = sleepers.0.get(&tid);
         let mark = registers.mark();
         let (call, until_ns) = if let Some(call) = Call::of_code(mark >> 29) {
             let end = u64::from(mark) % ENDS;
@@ -181,7 +241,7 @@ impl Sleep {
         } else {
             let call = Call::of(registers.call()?)?;
             let since_ns = match asleep {
-                Some(asleep) if asleep.still_holds(pid, tid) => asleep.since_ns.min(frozen_ns),
+                Some(asleep) if asleep.still_holds(pid, tid, registers) => asleep.since_ns.min(frozen_ns),
                 _ => frozen_ns,
             };
             (call, call.requested_ns(pid, registers.arguments()).map(|ns| since_ns.saturating_add(ns)))
