@@ -72,6 +72,7 @@ workloads! {
     chain: "file/chain";
     devices: "file/devices";
     directory: "file/directory";
+    many: "file/many";
     pipe: "file/pipe";
     regular: "file/regular";
     shared: "file/shared";

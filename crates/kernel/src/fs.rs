@@ -22,22 +22,24 @@ pub fn c_path(path: &Path) -> Result<CString> {
         .map_err(|_| Failed { call: format!("path {path:?}"), errno: Errno(libc::EINVAL) })
 }
 
-/// Opens a path (openat(2), with O_CLOEXEC added).
-pub fn open(path: &Path, flags: i32, mode: u32) -> Result<OwnedFd> {
+fn openat(dir: RawFd, path: &Path, flags: i32, mode: u32) -> Result<OwnedFd> {
     let c = c_path(path)?;
-    let args = [
-        libc::AT_FDCWD as usize,
-        c.as_ptr() as usize,
-        (flags | libc::O_CLOEXEC) as usize,
-        mode as usize,
-        0,
-        0,
-    ];
+    let args = [dir as usize, c.as_ptr() as usize, (flags | libc::O_CLOEXEC) as usize, mode as usize, 0, 0];
     // SAFETY: the path lives over the call; the new descriptor is ours alone.
     unsafe {
         let fd = syscall(Sysno::openat, args).map_err(|e| e.of(format!("open({path:?}, {flags:#o})")))?;
         Ok(OwnedFd::from_raw_fd(fd as RawFd))
     }
+}
+
+/// Opens a path (openat(2), with O_CLOEXEC added).
+pub fn open(path: &Path, flags: i32, mode: u32) -> Result<OwnedFd> {
+    openat(libc::AT_FDCWD, path, flags, mode)
+}
+
+/// Opens what has this name in a directory, O_CLOEXEC added.
+pub fn open_at(dir: BorrowedFd<'_>, name: &str, flags: i32) -> Result<OwnedFd> {
+    openat(dir.as_raw_fd(), Path::new(name), flags, 0)
 }
 
 /// Opens a path to read.
@@ -129,15 +131,21 @@ pub fn write_text(path: impl AsRef<Path>, text: &str) -> Result<()> {
 
 /// Where a symbolic link points (readlinkat(2)).
 pub fn read_link(path: impl AsRef<Path>) -> Result<PathBuf> {
-    let path = path.as_ref();
+    readlinkat(libc::AT_FDCWD, path.as_ref())
+}
+
+/// Where the symbolic link of this name in a directory points.
+pub fn read_link_at(dir: BorrowedFd<'_>, name: &str) -> Result<PathBuf> {
+    readlinkat(dir.as_raw_fd(), Path::new(name))
+}
+
+fn readlinkat(dir: RawFd, path: &Path) -> Result<PathBuf> {
     let c = c_path(path)?;
-    let mut buffer = vec![0u8; libc::PATH_MAX as usize + 64];
-    let args =
-        [libc::AT_FDCWD as usize, c.as_ptr() as usize, buffer.as_mut_ptr() as usize, buffer.len(), 0, 0];
+    let mut buffer = [0u8; libc::PATH_MAX as usize + 64];
+    let args = [dir as usize, c.as_ptr() as usize, buffer.as_mut_ptr() as usize, buffer.len(), 0, 0];
     // SAFETY: path and buffer live over the call.
     let n = unsafe { syscall(Sysno::readlinkat, args) }.map_err(|e| e.of(format!("readlink({path:?})")))?;
-    buffer.truncate(n);
-    Ok(PathBuf::from(OsString::from_vec(buffer)))
+    Ok(PathBuf::from(OsString::from_vec(buffer[..n].to_vec())))
 }
 
 /// What stat(2) tells of a file, as far as bardo looks.

@@ -17,6 +17,7 @@
 pub mod auxv;
 pub mod cgroup;
 pub mod children;
+pub mod descriptors;
 pub mod fdinfo;
 pub mod limits;
 pub mod locks;

@@ -1,9 +1,9 @@
 //! What a survey has before it: the processes, their open files, and what can be told of them by comparing them.
 //!
-//! Every descriptor is duplicated for a moment (pidfd_getfd(2)), to ask for its inode and its signal owner; fdinfo tells
-//! flags, offset and locks. Open files of one inode are told apart by kcmp(2), which gives an order of the kernel's own: each
-//! group is merge-sorted by it, so n descriptors cost n·log n calls, and nothing is held open. The link is read once per open
-//! file.
+//! Of every descriptor fdinfo is read: inode and mount, flags, offset, locks. Those that agree in what never changes of an open
+//! file are compared by kcmp(2), which gives an order of the kernel's own: each group is merge-sorted by it, so n descriptors
+//! of one inode cost n·log n calls at worst. All else is asked once per open file, by a duplicate that is held for a moment
+//! (pidfd_getfd(2)).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,14 +13,15 @@ use std::path::PathBuf;
 use bardo_kernel::fcntl::{self, Owner};
 use bardo_kernel::fs::Stat;
 use bardo_kernel::kcmp::{self, What};
-use bardo_kernel::procfs::fdinfo::{self, FdInfo};
+use bardo_kernel::procfs::descriptors::Descriptors;
+use bardo_kernel::procfs::fdinfo::FdInfo;
 use bardo_kernel::procfs::locks::{self, Lock};
 use bardo_kernel::{fs, pidfd, procfs, statfs, tty};
 
 use super::path::{self, Reach};
 use super::pipe::Pipes;
 use super::survey::Collected;
-use crate::error::{Doing, Result, Who};
+use crate::error::{Doing, Error, Result, Who};
 use crate::subject::Subject;
 
 /// O_ASYNC as the kernel has it (the C library's name is FASYNC).
@@ -309,25 +310,40 @@ impl<'a> Scene<'a> {
 /// A descriptor before it is known which open file it leads to.
 struct Raw {
     holder: Holder,
-    stat: Stat,
     info: FdInfo,
+}
+
+/// What never changes about an open file: mount, inode, access mode. Two descriptors that differ in it lead to two.
+type Constant = (i32, Option<u64>, u32);
+
+/// Flags that fcntl(2) may set at any time, and the one that is the descriptor's.
+const SETTABLE: i32 =
+    libc::O_APPEND | libc::O_NONBLOCK | libc::O_DIRECT | libc::O_NOATIME | O_ASYNC | libc::O_CLOEXEC;
+
+/// From so many descriptors of one inode on, those at different offsets are told apart by these.
+const MANY: usize = 64;
+
+impl Raw {
+    fn constant(&self) -> Constant {
+        (self.info.mnt_id, self.info.ino, self.info.flags & !(SETTABLE as u32))
+    }
+}
+
+/// What is asked of an open file itself.
+struct Asked {
+    stat: Stat,
     owner: Owner,
     signal: i32,
     system: u64,
 }
 
-impl Raw {
-    /// Looks at a descriptor. `systems` remembers the types of file systems by their devices.
-    fn look(
-        subject: &Subject,
-        holder: Holder,
-        systems: &mut BTreeMap<u64, u64>,
-    ) -> bardo_kernel::Result<Raw> {
-        let info = fdinfo::read(subject.pid(), holder.fd)?;
-        let fd = pidfd::getfd(subject.pidfd.as_fd(), holder.fd)?;
+impl Asked {
+    /// Asks by a duplicate of a descriptor. `systems` remembers the types of file systems by their devices.
+    fn ask(subject: &Subject, raw: &Raw, systems: &mut BTreeMap<u64, u64>) -> bardo_kernel::Result<Asked> {
+        let fd = pidfd::getfd(subject.pidfd.as_fd(), raw.holder.fd)?;
         let stat = fs::fstat(fd.as_fd())?;
         // fcntl(2) answers EBADF to these for O_PATH, which can't signal.
-        let (owner, signal) = match info.flags as i32 & libc::O_PATH {
+        let (owner, signal) = match raw.info.flags as i32 & libc::O_PATH {
             0 => (fcntl::owner(fd.as_fd())?, fcntl::signal(fd.as_fd())?),
             _ => (Owner::None, 0),
         };
@@ -338,29 +354,31 @@ impl Raw {
                 None => *systems.entry(stat.dev).or_insert(statfs::kind(fd.as_fd())?),
             };
         }
-        Ok(Raw { holder, stat, info, owner, signal, system })
+        Ok(Asked { stat, owner, signal, system })
     }
 }
 
 /// All descriptors, and the open files they lead to.
 fn find(subjects: &[&Subject]) -> Result<(Vec<Entry>, Vec<Seen>)> {
     let mut raws = Vec::new();
-    let mut systems = BTreeMap::new();
+    let mut tables: BTreeMap<usize, Descriptors> = BTreeMap::new();
     for (index, subject) in subjects.iter().enumerate() {
         // The table of a dead leader is gone; its living threads are refused by the family of tasks.
         if subject.zombie || subject.status.is_dead() {
             continue;
         }
         let who = Some(&subject.who);
+        let mut table = Descriptors::open(subject.pid()).doing("opening the table of descriptors", who)?;
         for fd in procfs::descriptors(subject.pid()).doing("listing the descriptors", who)? {
-            let holder = Holder { subject: index, fd };
-            let raw = Raw::look(subject, holder, &mut systems);
-            raws.push(raw.doing(format!("looking at descriptor {fd}"), who)?);
+            let info = table.info(fd).doing("looking at a descriptor", who)?;
+            raws.push(Raw { holder: Holder { subject: index, fd }, info });
         }
+        tables.insert(index, table);
     }
-    let mut groups: BTreeMap<(u64, u64), Vec<usize>> = BTreeMap::new();
+    let mut classes = Vec::new();
+    let mut groups: BTreeMap<Constant, Vec<usize>> = BTreeMap::new();
     for (index, raw) in raws.iter().enumerate() {
-        groups.entry((raw.stat.dev, raw.stat.ino)).or_default().push(index);
+        groups.entry(raw.constant()).or_default().push(index);
     }
     let same = |a: usize, b: usize| {
         let (a, b) = (raws[a].holder, raws[b].holder);
@@ -373,9 +391,10 @@ fn find(subjects: &[&Subject]) -> Result<(Vec<Entry>, Vec<Seen>)> {
             })
             .doing("comparing open files", Some(&one.who))
     };
-    let mut classes = Vec::new();
     for group in groups.into_values() {
-        classes.extend(unite(group, &same)?);
+        for part in by_offset(group, &raws, subjects, &mut tables)? {
+            classes.extend(unite(part, &same)?);
+        }
     }
     classes.sort();
     let mut entries: Vec<Entry> = raws
@@ -387,12 +406,16 @@ fn find(subjects: &[&Subject]) -> Result<(Vec<Entry>, Vec<Seen>)> {
         })
         .collect();
     let mut files = Vec::with_capacity(classes.len());
+    let mut systems = BTreeMap::new();
     for (number, class) in classes.iter().enumerate() {
         let id = number as u64 + 1;
         let first = &raws[class[0]];
         let subject = subjects[first.holder.subject];
-        let link = fs::read_link(procfs::path(subject.pid(), &format!("fd/{}", first.holder.fd)))
-            .doing(format!("looking at descriptor {}", first.holder.fd), Some(&subject.who))?;
+        let who = Some(&subject.who);
+        let table = tables.get(&first.holder.subject);
+        let table = table.ok_or_else(|| Error::Bug("a descriptor of no table".into()))?;
+        let link = table.link(first.holder.fd).doing("looking at a descriptor", who)?;
+        let asked = Asked::ask(subject, first, &mut systems).doing("looking at a descriptor", who)?;
         let mut locks = Vec::new();
         for index in class {
             entries[*index].file = id;
@@ -401,19 +424,50 @@ fn find(subjects: &[&Subject]) -> Result<(Vec<Entry>, Vec<Seen>)> {
         files.push(Seen {
             id,
             holders: class.iter().map(|index| raws[*index].holder).collect(),
-            reach: path::reach(&link, &first.stat)?,
+            reach: path::reach(&link, &asked.stat)?,
             link,
-            stat: first.stat,
+            stat: asked.stat,
             flags: first.info.flags as i32 & !libc::O_CLOEXEC,
             pos: first.info.pos,
             locks,
-            owner: first.owner,
-            signal: first.signal,
-            system: first.system,
+            owner: asked.owner,
+            signal: asked.signal,
+            system: asked.system,
             terminal: false,
         });
     }
     Ok((entries, files))
+}
+
+/// Parts a large group of descriptors by their offsets, so that a thousand openings of one file cost no comparison.
+///
+/// The tree stands still, but an open file that a process outside has too may be moved by it while we look. So every part is
+/// looked at a second time; where one has moved, the whole group is compared instead.
+fn by_offset(
+    group: Vec<usize>,
+    raws: &[Raw],
+    subjects: &[&Subject],
+    tables: &mut BTreeMap<usize, Descriptors>,
+) -> Result<Vec<Vec<usize>>> {
+    if group.len() < MANY {
+        return Ok(vec![group]);
+    }
+    let mut parts: BTreeMap<i64, Vec<usize>> = BTreeMap::new();
+    for index in &group {
+        parts.entry(raws[*index].info.pos).or_default().push(*index);
+    }
+    if parts.len() == 1 {
+        return Ok(vec![group]);
+    }
+    for (pos, part) in &parts {
+        let Holder { subject, fd } = raws[part[0]].holder;
+        let Some(table) = tables.get_mut(&subject) else { return Ok(vec![group]) };
+        let now = table.info(fd).doing("looking at a descriptor", Some(&subjects[subject].who))?;
+        if now.pos != *pos {
+            return Ok(vec![group]);
+        }
+    }
+    Ok(parts.into_values().collect())
 }
 
 /// Sorts by an order that may fail to be told, and joins what is equal: each class in ascending order of its members.
