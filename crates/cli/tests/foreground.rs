@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -31,13 +31,18 @@ struct Saved {
 impl Saved {
     /// Begins to run `script`, checkpoints it once it has created the file `ready`, and kills it.
     fn new(script: &str) -> Saved {
+        Saved::with_stdin(Stdio::null(), script)
+    }
+
+    /// The same with a standard input of the outside.
+    fn with_stdin(stdin: impl Into<Stdio>, script: &str) -> Saved {
         // What this test inherited would belong to the outside of the tree.
         bardo_kernel::fcntl::set_cloexec_range(3, u32::MAX).expect("close_range");
         let saved = Saved { directory: tempfile::tempdir().expect("a directory") };
         let mut shell = Command::new("sh")
             .args(["-c", &format!("{script}\n: >ready; while :; do :; done")])
             .current_dir(saved.directory.path())
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -152,6 +157,31 @@ fn stopped_it_waits_for_sigcont() {
     until("it goes on", || saved.marks() == "usr1\n");
     pidfd_send_signal(&root, Signal::TERM).expect("sent");
     assert_eq!(restart.wait_with_output().expect("wait").status.code(), Some(4));
+}
+
+/// What brings the image isn't the tree's standard input.
+#[test]
+fn an_image_by_standard_input_leaves_none_to_the_tree() {
+    let script = "trap 'read line && echo \"$line\" >>marks || echo end >>marks' USR1; trap 'exit 6' TERM";
+    for (external, heard) in [(&[][..], "end\n"), (&["--external", "stdin=line"], "hello\n")] {
+        let (theirs, ours) = std::io::pipe().expect("a pipe");
+        let saved = Saved::with_stdin(theirs, script);
+        drop(ours);
+        fs::write(saved.path("line"), "hello\n").expect("written");
+        let mut restart = bardo(&["restart", "--pidfile", "pid", "-"]);
+        restart.args(external).current_dir(saved.directory.path());
+        restart.stdin(File::open(saved.path("image")).expect("the image"));
+        let restart = restart.spawn().expect("bardo starts");
+        let root = saved.root();
+        let pid = fs::read_to_string(saved.path("pid")).expect("the pid file");
+        let stdin = fs::read_link(format!("/proc/{}/fd/0", pid.trim())).expect("its standard input");
+        assert_eq!(stdin == Path::new("/dev/null"), external.is_empty(), "{stdin:?}");
+        pidfd_send_signal(&root, Signal::USR1).expect("sent");
+        until("it has read", || saved.marks().ends_with('\n'));
+        assert_eq!(saved.marks(), heard);
+        pidfd_send_signal(&root, Signal::TERM).expect("sent");
+        assert_eq!(restart.wait_with_output().expect("wait").status.code(), Some(6));
+    }
 }
 
 /// A process's state, as a letter (proc(5)).

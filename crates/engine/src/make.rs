@@ -21,7 +21,7 @@ use bardo_kernel::{Errno, Failed, Sysno, fs, time};
 use crate::error::{Doing, Error, Result, Who};
 use crate::family::Group;
 use crate::plan::{Member, Plan};
-use crate::resource::memory::{MemoryImage, Places};
+use crate::resource::memory::{MemoryImage, Places, Site};
 use crate::resource::task::limit::Limits;
 use crate::resource::task::sleep::{Call, Sleep};
 use crate::resource::task::thread::Thread;
@@ -314,17 +314,20 @@ impl<'a> Tree<'a> {
         Ok(())
     }
 
+    fn site(&self) -> Site {
+        Site { shared_at: self.shared_at, may_set_exe: self.space.may_set_exe(), room: self.shelf.room() }
+    }
+
     /// Every living process gets its descriptors and its memory's layout.
     pub fn build(&mut self, memory: &MemoryImage, open: &Opened) -> Result<()> {
         let (base, len) = self.shelf.range();
         let keep = [(base, base + len)];
+        let site = self.site();
         for member in self.plan.living() {
             let pid = self.pids[member.index];
             let old = maps::read(pid).doing("reading a memory map", Some(&self.who(member)))?;
             let id = member.pid as u64;
-            for mut batch in
-                memory.map_steps(id, &open.mapped, self.shared_at, &old, &keep, self.shelf.room())?
-            {
+            for mut batch in memory.map_steps(id, &open.mapped, site, &old, &keep)? {
                 self.run_leader(member, &mut batch, "mapping memory")?;
             }
         }
@@ -351,19 +354,13 @@ impl<'a> Tree<'a> {
     }
 
     /// Everything else that is done inside: descriptors, protections, threads, what the kernel keeps for each.
-    pub fn furnish(&mut self, memory: &MemoryImage, open: &Opened, exe: bool) -> Result<()> {
+    pub fn furnish(&mut self, memory: &MemoryImage, open: &Opened) -> Result<()> {
         let born = self.born.as_ref().ok_or_else(|| Error::Bug("the tree has no root".into()))?;
         for member in self.plan.living() {
             let life = self.plan.processes[member.index].life.as_ref();
             let life =
                 life.ok_or_else(|| Error::Bug(format!("process {} is alive without a life", member.pid)))?;
-            for mut batch in memory.finish_steps(
-                member.pid as u64,
-                &open.mapped,
-                self.shared_at,
-                exe,
-                self.shelf.room(),
-            )? {
+            for mut batch in memory.finish_steps(member.pid as u64, self.site())? {
                 self.run_leader(member, &mut batch, "finishing memory")?;
             }
             for mut batch in self.plan.files.steps(member.pid, &open.pool, self.shelf.room()) {

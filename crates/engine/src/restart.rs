@@ -131,7 +131,7 @@ pub fn restart(request: Request, watch: &dyn Watch) -> Result<Restarted> {
     let page_bytes = tree.fill(&mut memory, first, &mut reader)?;
 
     watch.stage(Stage::Go);
-    tree.furnish(&memory, &open, space.may_set_exe())?;
+    tree.furnish(&memory, &open)?;
     tree.finish()?;
     let root = tree.root();
     if watch.cancelled() {

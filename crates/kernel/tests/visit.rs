@@ -2,8 +2,10 @@
 
 use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use bardo_kernel::mmap::find_hole;
+use bardo_kernel::procfs::syscall::{self, Syscall};
 use bardo_kernel::procfs::{self, maps};
 use bardo_kernel::ptrace::{Running, Waited};
 use bardo_kernel::remote::{AREA_LEN, Candidate, Held, Place, Visit};
@@ -27,8 +29,12 @@ fn stop(tid: i32) -> Held {
     Held { registers: thread.registers().unwrap(), mask: thread.signal_mask().unwrap(), thread }
 }
 
-fn wait_until_asleep(pid: i32) {
-    while !procfs::single::wchan(pid, pid).unwrap().is_some_and(|w| w.contains("nanosleep")) {
+/// Waits until it is in its call. `wchan` would be misleading: where a continued sleep waits has another name.
+fn wait_until_in(pid: i32, call: Sysno) {
+    let began = Instant::now();
+    while !matches!(syscall::read_thread(pid, pid), Ok(Syscall::Inside { nr, .. }) if nr == call.id() as u64)
+    {
+        assert!(began.elapsed() < Duration::from_secs(60), "never in {call}");
         std::thread::yield_now();
     }
 }
@@ -37,7 +43,7 @@ fn wait_until_asleep(pid: i32) {
 fn a_visit_runs_calls_and_leaves_no_trace() {
     let target = Target(Command::new("sleep").arg("1000").stdout(Stdio::null()).spawn().unwrap());
     let pid = target.0.id() as i32;
-    wait_until_asleep(pid);
+    wait_until_in(pid, Sysno::clock_nanosleep);
     let held = stop(pid);
     let before = (held.registers, held.mask);
     let descriptors = procfs::descriptors(pid).unwrap();
@@ -76,5 +82,5 @@ fn a_visit_runs_calls_and_leaves_no_trace() {
     assert!(tail.iter().all(|b| *b == 0));
     assert_eq!(procfs::descriptors(pid).unwrap(), descriptors);
     held.thread.detach(0).unwrap();
-    wait_until_asleep(pid);
+    wait_until_in(pid, Sysno::restart_syscall);
 }

@@ -1,7 +1,7 @@
 //! `bardo restart`: a tree from its image, in the foreground or left to itself.
 
-use std::fs::Permissions;
-use std::io::Write;
+use std::fs::{File, Permissions};
+use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -30,6 +30,9 @@ Examples:
 In the foreground bardo stands in for the tree's root: it passes signals on, and when the root ends
 it exits with the same status, or dies of the same signal. With --detach it prints the root's pid
 and returns once the tree runs; the tree keeps the standard output and error it is given.
+
+An image that comes by standard input leaves none for the tree: it gets /dev/null there, or what
+--external stdin=… says.
 
 Files must be as they were at the checkpoint; --files ignore-changes goes on with what they are now.
 
@@ -108,6 +111,7 @@ impl Restart {
         let (source, name) = match self.image.to_str() {
             Some("-") => {
                 let (fd, name) = open_image(&self.image, During::Restart)?;
+                give_up_stdin()?;
                 (Source::Stream(fd), name)
             }
             _ => (Source::File(self.image.clone()), self.image.display().to_string()),
@@ -162,6 +166,16 @@ impl Restart {
             failed_during(During::Restart, "waiting for the tree", "waitid()", &e).leaving(left)
         })
     }
+}
+
+/// Standard input carries the image, so it is none for the tree, which would get what is left of it; `--external stdin=…`
+/// gives it another.
+fn give_up_stdin() -> Result<(), Ending> {
+    let null = File::open("/dev/null");
+    let put = null.and_then(|null| rustix::stdio::dup2_stdin(null).map_err(io::Error::from));
+    put.map_err(|e| {
+        failed_during(During::Restart, "taking the image off standard input", "dup2(/dev/null, 0)", &e)
+    })
 }
 
 /// A pid file: complete under its name, or not there. Its place is tried before the tree runs, so that a wrong path is told

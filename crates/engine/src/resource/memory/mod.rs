@@ -19,7 +19,7 @@ pub mod vdso;
 pub use mapped::MappedFiles;
 pub use pages::{Taken, take};
 pub use put::Places;
-pub use restore::MemoryImage;
+pub use restore::{MemoryImage, Site};
 pub use shared::Shared;
 pub use space::{Space, survey};
 

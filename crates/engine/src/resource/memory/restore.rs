@@ -56,6 +56,17 @@ pub(super) struct ObjectImage {
     pub at: u64,
 }
 
+/// Where and under which conditions spaces are built.
+#[derive(Debug, Clone, Copy)]
+pub struct Site {
+    /// Where the shared objects lie meanwhile.
+    pub shared_at: u64,
+    /// Whether the program's file (`/proc/PID/exe`) can be set.
+    pub may_set_exe: bool,
+    /// How large a batch may be.
+    pub room: usize,
+}
+
 /// The memory part of an image.
 #[derive(Debug, Default)]
 pub struct MemoryImage {
@@ -275,8 +286,7 @@ impl MemoryImage {
     }
 
     /// The steps that build a space in a process: what is left of `old` is unmapped, all but `keep` (the shelf; the
-    /// shared objects at `shared_at` are kept anyway); vdso and vvar move to their places; every area is mapped. In
-    /// batches of at most `room`.
+    /// shared objects are kept anyway); the program's file is set; vdso and vvar move to their places; every area is mapped.
     ///
     /// # Errors
     /// An area that lies where `keep` or the shared objects are; no room to move the vdso.
@@ -284,11 +294,11 @@ impl MemoryImage {
         &self,
         id: u64,
         files: &MappedFiles,
-        shared_at: u64,
+        site: Site,
         old: &[maps::Area],
         keep: &[(u64, u64)],
-        room: usize,
     ) -> Result<Vec<Batch>> {
+        let Site { shared_at, may_set_exe, room } = site;
         let space = self.space(id)?;
         let mut keep = keep.to_vec();
         if self.shared_len > 0 {
@@ -304,6 +314,12 @@ impl MemoryImage {
         let clear = Self::clear_steps(old, &keep);
         if !clear.is_empty() {
             batches.add(|batch| batch.append(&clear));
+        }
+        if may_set_exe {
+            // While anything of the program before is mapped the kernel takes no other, nor the same (EBUSY): not at the
+            // end, when a tree may have mapped bardo itself.
+            let fd = files.number(&space.record.files[space.record.exe as usize], false)?;
+            batches.add(|batch| set_mm(&space.record, &[], fd as u32, batch));
         }
         let mut busy: Vec<Span> = keep.iter().map(|(start, end)| Span { start: *start, end: *end }).collect();
         busy.extend(space.areas.iter().filter(|a| !a.backing.is_kernels()).map(Area::span));
@@ -333,19 +349,13 @@ impl MemoryImage {
     }
 
     /// The steps that end a space's building, once its pages are there: protections, advice, locks; the shared objects'
-    /// temporary place is unmapped; program break, arguments, auxiliary vector and (with `exe`) the program's file are
-    /// set. Limits (RLIMIT_MEMLOCK, RLIMIT_DATA) must not be lowered before. In batches of at most `room`.
+    /// temporary place is unmapped; program break, arguments and auxiliary vector are set. Limits (RLIMIT_MEMLOCK,
+    /// RLIMIT_DATA) must not be lowered before.
     ///
     /// # Errors
     /// [`Error::Bug`] for an id that isn't in the image.
-    pub fn finish_steps(
-        &self,
-        id: u64,
-        files: &MappedFiles,
-        shared_at: u64,
-        exe: bool,
-        room: usize,
-    ) -> Result<Vec<Batch>> {
+    pub fn finish_steps(&self, id: u64, site: Site) -> Result<Vec<Batch>> {
+        let Site { shared_at, room, .. } = site;
         let space = self.space(id)?;
         let mut batches = Batches::new(room);
         let guards = &mut space.record.guards.iter().peekable();
@@ -366,11 +376,7 @@ impl MemoryImage {
                 batch.call_for(Sysno::munmap, [value(shared_at), value(self.shared_len)], 0);
             });
         }
-        let exe_fd = match exe {
-            true => files.number(&space.record.files[space.record.exe as usize], false)? as u32,
-            false => u32::MAX,
-        };
-        batches.add(|batch| set_mm(&space.record, exe_fd, batch));
+        batches.add(|batch| set_mm(&space.record, &space.record.auxv, NO_FILE, batch));
         Ok(batches.done)
     }
 }
@@ -404,21 +410,24 @@ fn duplicate(area: &Area, from: u64, batch: &mut Batch) {
     batch.call_for(Sysno::mremap, args, area.start);
 }
 
+/// Where [`set_mm`] leaves the program's file as it is.
+const NO_FILE: u32 = u32::MAX;
+
 /// Sets all fields of the address space (`struct prctl_mm_map`: eleven words, the auxiliary vector's address and length,
-/// the program's descriptor).
-fn set_mm(record: &SpaceRecord, exe_fd: u32, batch: &mut Batch) {
+/// the program's descriptor). An empty auxiliary vector leaves the one there is.
+fn set_mm(record: &SpaceRecord, auxv_bytes: &[u8], exe_fd: u32, batch: &mut Batch) {
     const AUXV: usize = 11 * 8;
     const LEN: usize = AUXV + 8 + 4 + 4;
-    let auxv = batch.data(&record.auxv);
+    let auxv = batch.data(auxv_bytes);
     let mut map = Vec::with_capacity(LEN);
     for word in record.mm.words() {
         map.extend_from_slice(&word.to_ne_bytes());
     }
     map.extend_from_slice(&[0; 8]);
-    map.extend_from_slice(&(record.auxv.len() as u32).to_ne_bytes());
+    map.extend_from_slice(&(auxv_bytes.len() as u32).to_ne_bytes());
     map.extend_from_slice(&exe_fd.to_ne_bytes());
     let map = batch.data(&map);
-    if !record.auxv.is_empty() {
+    if !auxv_bytes.is_empty() {
         batch.point(map, AUXV, auxv);
     }
     batch.call_for(

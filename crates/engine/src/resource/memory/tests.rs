@@ -19,7 +19,7 @@ use bardo_kernel::stub::{Arg, Batch};
 use bardo_kernel::{Failed, Sysno, fs, pidfd, process_vm};
 
 use super::area::{PAGE, USER_MAX, USER_MIN};
-use super::restore::MemoryImage;
+use super::restore::{MemoryImage, Site};
 use super::{Places, Shared, Space, survey, take};
 use crate::error::{Error, Refusal, Who};
 use crate::restart::Files;
@@ -223,12 +223,12 @@ fn build(bytes: &[u8]) -> Result<Built, Error> {
         built.1.run(0, &mut batch, here(0, "forking")).unwrap();
         built.0.insert(ids[*slot], batch.result(step).unwrap() as i32);
     }
-    let room = built.1.room();
+    let site = Site { shared_at, may_set_exe: true, room: built.1.room() };
     for slot in &slots {
         let pid = built.0[&ids[*slot]];
         let old = maps::read(pid).unwrap();
-        for mut batch in image.map_steps(ids[*slot], &files, shared_at, &old, &keep, room)? {
-            assert!(batch.room() <= room);
+        for mut batch in image.map_steps(ids[*slot], &files, site, &old, &keep)? {
+            assert!(batch.room() <= site.room);
             built.1.run(*slot, &mut batch, here(ids[*slot], "mapping")).unwrap();
         }
     }
@@ -236,8 +236,8 @@ fn build(bytes: &[u8]) -> Result<Built, Error> {
     let places = Places { pids, shared_pid: built.0[&ids[0]], shared_at };
     image.put(first, &mut reader, &places, &Silent, |record| panic!("{} after pages", record.kind))?;
     for slot in &slots {
-        for mut batch in image.finish_steps(ids[*slot], &files, shared_at, true, room)? {
-            assert!(batch.room() <= room);
+        for mut batch in image.finish_steps(ids[*slot], site)? {
+            assert!(batch.room() <= site.room);
             built.1.run(*slot, &mut batch, here(ids[*slot], "finishing")).unwrap();
         }
     }
