@@ -8,10 +8,15 @@ use bardo_tests::{Residue, Workload};
 /// Starts the holder, has it refused, and lets it finish. `words` are what the refusal says.
 #[track_caller]
 fn is_refused(what: &'static str, words: &[&str]) {
-    let Some(mut workload) = Workload::start_if_possible("refused", &[what]) else {
+    let Some(workload) = Workload::start_if_possible("refused", &[what]) else {
         eprintln!("this kernel has no {what}");
         return;
     };
+    expect_refusal(workload, words);
+}
+
+#[track_caller]
+fn expect_refusal(mut workload: Workload, words: &[&str]) {
     if let Ok(pid) = workload.place().read("data/pid").trim().parse() {
         workload.look_at(pid);
     }
@@ -66,4 +71,9 @@ refusals! {
     shared_address_space: "shared-address-space", ["address space"];
     other_namespace: "namespace", ["uts"];
     vfork_parent: "vfork", ["vfork"];
+}
+
+#[test]
+fn leader_gone() {
+    expect_refusal(Workload::start("task/leader_gone", &[]), &["first thread has ended", "task/dead-leader"]);
 }

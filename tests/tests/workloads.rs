@@ -42,7 +42,6 @@ workloads! {
     blocked: "task/blocked";
     credentials: "task/credentials";
     identity: "task/identity";
-    leader_gone: "task/leader_gone";
     pending: "task/pending";
     registers: "task/registers";
     robust: "task/robust";

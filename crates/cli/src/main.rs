@@ -17,6 +17,8 @@ mod wording;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // It would be a crash in the middle of a write; so it is a failure that is told. That this fails is no reason to stop.
+    let _ = bardo_kernel::rlimit::file_size_is_an_error();
     let arguments: Vec<_> = std::env::args_os().collect();
     ending::run(arguments)
 }

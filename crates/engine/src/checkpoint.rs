@@ -133,7 +133,7 @@ pub fn checkpoint(request: Request, watch: &dyn Watch) -> Result<Report> {
     if request.after == After::Run {
         watch.stage(Stage::Release);
         drop(kept.take());
-        report.pause_us = (time::monotonic_ns() - since_ns) / 1000;
+        report.pause_us = time::monotonic_ns().saturating_sub(since_ns) / 1000;
     }
     watch.stage(Stage::Seal);
     let (output, sealed) = image.seal().map_err(|e| write_failed(&e))?;
@@ -144,7 +144,7 @@ pub fn checkpoint(request: Request, watch: &dyn Watch) -> Result<Report> {
             After::Kill => frozen.kill()?,
             _ => frozen.stop()?,
         }
-        report.pause_us = (time::monotonic_ns() - since_ns) / 1000;
+        report.pause_us = time::monotonic_ns().saturating_sub(since_ns) / 1000;
     }
 
     report.processes = survey.processes.len() as u64;
@@ -154,7 +154,7 @@ pub fn checkpoint(request: Request, watch: &dyn Watch) -> Result<Report> {
     report.page_bytes = taken.stored;
     report.zero_bytes = taken.zero;
     report.image_bytes = sealed.bytes;
-    report.total_us = (time::monotonic_ns() - begun_ns) / 1000;
+    report.total_us = time::monotonic_ns().saturating_sub(begun_ns) / 1000;
     report.externals = survey.files.externals().to_vec();
     report.cleaned.extend(survey.cleaned);
     Ok(report)

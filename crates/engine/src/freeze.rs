@@ -17,7 +17,7 @@ use bardo_kernel::procfs::stat::{self, State};
 use bardo_kernel::procfs::{self, children, status};
 use bardo_kernel::ptrace::{self, Running, Stop, Stopped, Waited};
 use bardo_kernel::remote::Held;
-use bardo_kernel::{Failed, fs, pidfd, time};
+use bardo_kernel::{Errno, Failed, fs, pidfd, time, way_out};
 
 use crate::error::{Doing, Error, Failure, Refusal, Result, Who};
 use crate::resource::task::sleep::{Sleep, Sleepers};
@@ -27,6 +27,8 @@ use crate::subject::Subject;
 const LOOK_AFTER_NS: u64 = 30_000_000;
 /// How long it may take in all.
 const GIVE_UP_NS: u64 = 3_000_000_000;
+/// How long the end of a tree that was killed is waited for.
+const REAP_NS: u64 = 5_000_000_000;
 /// A tree that grows faster than we stop it is given up after this many passes.
 const PASSES_MAX: usize = 1000;
 
@@ -112,8 +114,7 @@ impl Frozen {
                 process.stopped_by.is_some() && process.threads.iter().any(|thread| thread.held.is_some());
             for thread in &mut process.threads {
                 if let Some(held) = thread.held.take() {
-                    // A thread that is gone needs no thaw.
-                    let _ = held.thread.detach(0);
+                    held.release();
                 }
             }
             if stopped {
@@ -133,7 +134,38 @@ impl Frozen {
             }
         }
         self.thaw();
+        self.reap();
         Ok(())
+    }
+
+    /// Waits, a while at most, for the ends of threads that are still ours: until their tracer has seen them, nobody else does,
+    /// and no process is gone before its last thread. What is left after that is let go by our exit.
+    fn reap(&self) {
+        let me = std::process::id() as i32;
+        let begun_ns = time::monotonic_ns();
+        for process in &self.processes {
+            // A child's end is for whoever made it to fetch.
+            let is_child = process.subject.stat.ppid == me;
+            let tids = process.threads.iter().map(|thread| thread.tid).filter(|tid| {
+                // The leader's end comes last.
+                *tid != process.subject.pid()
+            });
+            let leader = (!is_child && !process.subject.zombie).then_some(process.subject.pid());
+            for tid in tids.chain(leader) {
+                let mut running = Running::adopt(tid);
+                while time::monotonic_ns().saturating_sub(begun_ns) < REAP_NS {
+                    match running.poll() {
+                        Ok(Waited::Still(still)) => running = still,
+                        Ok(Waited::Stopped(stopped)) => match stopped.resume(0) {
+                            Ok(still) => running = still,
+                            Err(_) => running = Running::adopt(tid),
+                        },
+                        _ => break,
+                    }
+                    time::sleep_ns(50_000);
+                }
+            }
+        }
     }
 
     /// Leaves the tree stopped, as by SIGSTOP.
@@ -362,7 +394,7 @@ impl Freezing {
             for key in &asked {
                 self.poll(*key)?;
             }
-            let waited_ns = time::monotonic_ns() - begun_ns;
+            let waited_ns = time::monotonic_ns().saturating_sub(begun_ns);
             if waited_ns > LOOK_AFTER_NS {
                 self.unblock_vfork(&asked);
             }
@@ -405,41 +437,11 @@ impl Freezing {
 
     /// A thread has stopped: put right at once what a stop does to it.
     fn held(&self, pid: i32, stopped: Stopped, group: Option<i32>) -> Result<Option<Hold>> {
-        let tid = stopped.tid();
-        match self.put_right(pid, &stopped) {
-            Ok((registers, mask, sleep)) => {
-                let held = Some(Held { thread: stopped, registers, mask });
-                Ok(Some(Hold::Held(Box::new(Thread { tid, held, sleep }), group)))
-            }
+        match take_hold(pid, stopped, &self.sleepers, self.since_ns) {
+            Ok(thread) => Ok(Some(Hold::Held(Box::new(thread), group))),
             Err(e) if is_gone(&e) => Ok(None),
-            Err(e) => {
-                let _ = stopped.detach(0);
-                Err(e).doing("looking at a thread that stopped", Some(&self.who(pid)))
-            }
+            Err(e) => Err(e).doing("looking at a thread that stopped", Some(&self.who(pid))),
         }
-    }
-
-    fn put_right(&self, pid: i32, thread: &Stopped) -> bardo_kernel::Result<(Registers, u64, Option<Sleep>)> {
-        let seen = thread.registers()?;
-        let mut registers = seen;
-        let mut sleep = None;
-        match seen.interrupted() {
-            Interrupted::Spurious(_) if !may_run_handler(pid, thread.tid()) => registers = seen.again(),
-            Interrupted::Block(_) => {
-                sleep = Sleep::of(pid, thread.tid(), &seen, &self.sleepers, self.since_ns);
-                if let Some(sleep) = &sleep {
-                    registers = seen.continued(sleep.mark());
-                }
-            }
-            _ => {}
-        }
-        if let Some(ip) = abort_of_rseq(pid, thread, &registers)? {
-            registers.rip = ip;
-        }
-        if registers != seen {
-            thread.set_registers(&registers)?;
-        }
-        Ok((registers, thread.signal_mask()?, sleep))
     }
 
     /// A parent in vfork(2) can't be stopped before its child execs or exits: let such children go on for a moment.
@@ -491,7 +493,7 @@ impl Freezing {
             match hold {
                 Hold::Held(thread, _) => {
                     if let Some(held) = thread.held {
-                        let _ = held.thread.detach(0);
+                        held.release();
                     }
                 }
                 // It stops any moment; only then can it be let go of. One that can't stop is let go by our exit.
@@ -501,9 +503,7 @@ impl Freezing {
                         match still.take().map(Running::poll) {
                             Some(Ok(Waited::Still(running))) => still = Some(running),
                             Some(Ok(Waited::Stopped(stopped))) => {
-                                let signal =
-                                    if let Stop::Signal(signal) = stopped.stop() { signal } else { 0 };
-                                let _ = stopped.detach(signal);
+                                way_out::release(stopped);
                                 break;
                             }
                             _ => break,
@@ -532,9 +532,7 @@ impl Freezing {
             match subject(pid, &threads) {
                 Ok(subject) => frozen.processes.push(Process { subject, threads, stopped_by }),
                 Err(e) => {
-                    for held in threads.into_iter().filter_map(|thread| thread.held) {
-                        let _ = held.thread.detach(0);
-                    }
+                    threads.into_iter().filter_map(|thread| thread.held).for_each(Held::release);
                     // It ended (SIGKILL ends even what is stopped), and its parent has fetched it.
                     if is_gone(&e) && pid != self.root {
                         continue;
@@ -556,7 +554,12 @@ fn subject(pid: i32, threads: &[Thread]) -> bardo_kernel::Result<Subject> {
         who: Who { pid, name: status.name.to_string_lossy().into_owned() },
         own_pid: status.ns_pid.last().copied().unwrap_or(pid),
         pidfd: pidfd::open(pid)?,
-        mem: if zombie { None } else { Some(fs::open(&procfs::path(pid, "mem"), libc::O_RDWR, 0)?) },
+        // Nothing shows the memory of a process whose leader has ended.
+        mem: if status.is_dead() {
+            None
+        } else {
+            Some(fs::open(&procfs::path(pid, "mem"), libc::O_RDWR, 0)?)
+        },
         stat: stat::read(pid)?,
         tids: threads.iter().map(|thread| thread.tid).collect(),
         status,
@@ -585,11 +588,68 @@ fn ask_again(stopped: Stopped, signal: i32) -> Option<Hold> {
     Some(Hold::Asked(running))
 }
 
-/// Whether a signal is waiting that the thread would handle now: then its EINTR is one that it has to see.
-fn may_run_handler(pid: i32, tid: i32) -> bool {
-    status::read_thread(pid, tid)
-        .map(|s| (s.sig_pnd | s.shd_pnd) & !s.sig_blk & !s.sig_ign != 0)
-        .unwrap_or(false)
+/// Takes hold of a thread that has just stopped: puts right what the stop did to it, and tells what it was doing. Where
+/// that fails it is let go.
+fn take_hold(pid: i32, stopped: Stopped, sleepers: &Sleepers, since_ns: u64) -> bardo_kernel::Result<Thread> {
+    // Once more, but for a thread that is gone: it may have got an EINTR that nothing but this takes back.
+    let look = || put_right(pid, &stopped, sleepers, since_ns);
+    match look().or_else(|e| if is_gone(&e) { Err(e) } else { look() }) {
+        Ok((registers, mask, sleep)) => {
+            let tid = stopped.tid();
+            Ok(Thread { tid, held: Some(Held { thread: stopped, registers, mask }), sleep })
+        }
+        Err(e) => {
+            way_out::release(stopped);
+            Err(e)
+        }
+    }
+}
+
+fn put_right(
+    pid: i32,
+    thread: &Stopped,
+    sleepers: &Sleepers,
+    since_ns: u64,
+) -> bardo_kernel::Result<(Registers, u64, Option<Sleep>)> {
+    // First of all: if we are killed before this, the program sees the EINTR.
+    way_out::make_again(thread)?;
+    let seen = thread.registers()?;
+    let mut registers = seen;
+    let mut sleep = None;
+    if let Interrupted::Block(_) = seen.interrupted() {
+        sleep = Sleep::of(pid, thread.tid(), &seen, sleepers, since_ns);
+        if let Some(sleep) = &sleep {
+            registers = seen.continued(sleep.mark());
+        }
+    }
+    if let Some(ip) = abort_of_rseq(pid, thread, &registers)? {
+        registers.rip = ip;
+    }
+    if registers != seen {
+        thread.set_registers(&registers)?;
+    }
+    Ok((registers, thread.signal_mask()?, sleep))
+}
+
+impl Thread {
+    /// Whether it stands in this stub, where a bardo that died has left it.
+    pub fn is_in(&self, stub: (u64, u64)) -> bool {
+        self.held.as_ref().is_some_and(|held| (stub.0..stub.1).contains(&held.registers.ip()))
+    }
+
+    /// Lets it run out of such a stub by itself, and takes hold of it again.
+    ///
+    /// # Errors
+    /// It is gone, or doesn't come out.
+    pub fn run_out(&mut self, pid: i32, stub: (u64, u64)) -> bardo_kernel::Result<()> {
+        self.held = None;
+        let stopped = way_out::run_out(self.tid, stub).ok_or_else(|| Failed {
+            call: format!("letting thread {} out of the stub of a bardo that died", self.tid),
+            errno: Errno(libc::ESRCH),
+        })?;
+        *self = take_hold(pid, stopped, &Sleepers::default(), time::monotonic_ns())?;
+        Ok(())
+    }
 }
 
 /// Where a thread goes that was stopped inside a restartable sequence: to its abort handler.

@@ -12,11 +12,11 @@ use bardo_kernel::mmap::find_hole;
 use bardo_kernel::procfs::maps::{self, Special};
 use bardo_kernel::procfs::syscall::{self, Syscall};
 use bardo_kernel::procfs::{self, children, status};
-use bardo_kernel::ptrace::{self, Pinned, Running, Stopped, Waited};
+use bardo_kernel::ptrace::{self, Pinned, Running, Stopped, Subreaper, Waited};
 use bardo_kernel::remote::{self, Candidate, Held, Place};
 use bardo_kernel::shelf::{CloneArgs, Layout, Shelf};
 use bardo_kernel::stub::{Arg, Batch};
-use bardo_kernel::{Errno, Failed, Sysno, fs, time};
+use bardo_kernel::{Errno, Failed, Sysno, fs, time, way_out};
 
 use crate::error::{Doing, Error, Result, Who};
 use crate::family::Group;
@@ -60,6 +60,16 @@ pub struct Tree<'a> {
     /// All threads that job control has stopped, in our hands or not.
     stopped_tids: HashSet<i32>,
     committed: bool,
+    /// While what was made may have to be buried.
+    subreaper: Option<Subreaper>,
+}
+
+/// A thread that waits for the commit, and what it then gets.
+struct Ready {
+    slot: usize,
+    running: Running,
+    registers: Registers,
+    mask: u64,
 }
 
 #[derive(Debug)]
@@ -99,6 +109,7 @@ impl<'a> Tree<'a> {
             stopped: Vec::new(),
             stopped_tids: HashSet::new(),
             committed: false,
+            subreaper: Some(Subreaper::begin().doing("adopting orphans of the restart", None)?),
         };
         tree.seed(memory)?;
         tree.breed()?;
@@ -521,55 +532,97 @@ impl<'a> Tree<'a> {
                 all.push((member, thread.slot, held));
             }
         }
-        // Nobody dies with us any more by the kernel's hand, but still by the shelf's.
+        let job_stopped: Vec<i32> =
+            self.pids.iter().copied().filter(|pid| self.stopped_tids.contains(pid)).collect();
+        let guardian = if job_stopped.is_empty() {
+            None
+        } else {
+            Some(self.shelf.guard(&job_stopped).doing("watching over stopped processes", None)?)
+        };
+        // Nobody dies with us any more by the kernel's hand, but still by the shelf's, or the guardian's.
         let mut ready = Vec::with_capacity(all.len());
         for (member, slot, (stopped, registers, mask)) in all {
             let who = self.who(member);
             self.shelf.set_return(slot, &registers.resumed(), mask);
             stopped.outlive().doing("letting a thread outlive us", Some(&who))?;
-            ready.push((
-                member,
-                slot,
-                stopped.resume(0).doing("letting a thread wait", Some(&who))?,
-                registers,
-                mask,
-            ));
+            let running = stopped.resume(0).doing("letting a thread wait", Some(&who))?;
+            ready.push(Ready { slot, running, registers, mask });
         }
+        // The tree's own orphans are none of ours.
+        self.subreaper = None;
         self.shelf.commit();
         self.committed = true;
-        let mut held = Vec::with_capacity(ready.len());
-        let mut leaders = Vec::new();
-        for (member, slot, running, registers, mask) in ready {
-            let thread =
-                remote::to_interrupt_stop(running).doing("stopping a thread", Some(&self.who(member)))?;
-            if slot == member.slot {
-                leaders.push((member, thread, registers, mask));
-                continue;
-            }
-            put_registers(&thread, &registers, mask).doing("setting registers", Some(&self.who(member)))?;
-            held.push(thread);
-        }
-        for (member, thread, registers, mask) in leaders {
-            held.push(self.take_off_the_shelf(member, thread, registers, mask)?);
-        }
+        drop(guardian);
+        self.release(ready, stopped);
+        Ok(())
+    }
+
+    /// After the commit nothing can fail any more: a thread that we can't set by hand goes to its registers by itself, and
+    /// leaves the shelf mapped, for the next bardo to remove.
+    fn release(&mut self, ready: Vec<Ready>, stopped: bool) {
+        let mut ready = ready.into_iter();
+        let mut held: Vec<Stopped> = Vec::new();
+        let mut late: Vec<i32> = Vec::new();
         for member in self.plan.living() {
+            let mut leader = None;
+            let late_before = late.len();
+            for ready in ready.by_ref().take(member.threads.len()) {
+                let tid = ready.running.tid();
+                let set = remote::to_interrupt_stop(ready.running).and_then(|thread| {
+                    if ready.slot == member.slot {
+                        leader = Some((thread, ready.registers, ready.mask));
+                    } else {
+                        put_registers(&thread, &ready.registers, ready.mask)?;
+                        held.push(thread);
+                    }
+                    Ok(())
+                });
+                if set.is_err() {
+                    late.push(tid);
+                }
+            }
+            if let Some((thread, registers, mask)) = leader {
+                let tid = thread.tid();
+                // The shelf stays for those who are still on it.
+                let alone = late.len() == late_before;
+                match alone.then(|| self.take_off_the_shelf(member, thread, registers, mask)) {
+                    Some(Ok(thread)) => held.push(thread),
+                    _ => late.push(tid),
+                }
+            }
+            if late.len() > late_before {
+                let pid = self.pids[member.index];
+                self.watch.note(&format!(
+                    "pid {pid} runs, and keeps a mapping of bardo's until it is checkpointed"
+                ));
+            }
             if stopped && self.plan.processes[member.index].stopped_by.is_none() {
-                ptrace::kill(self.pids[member.index], libc::SIGSTOP)
-                    .doing("stopping a process", Some(&self.who(member)))?;
+                let pid = self.pids[member.index];
+                let stop = || ptrace::kill(pid, libc::SIGSTOP);
+                // It fails where the process is gone.
+                let _ = stop().or_else(|_| stop());
             }
         }
         // Those that job control has stopped first: their parents are to find them so.
-        let stopped_tids = self.stopped_tids.clone();
-        held.sort_by_key(|thread| !stopped_tids.contains(&thread.tid()));
+        held.sort_by_key(|thread| !self.stopped_tids.contains(&thread.tid()));
         for thread in held {
             let tid = thread.tid();
             // A thread that was killed by now needs nothing.
             let _ = thread.detach(0);
-            if stopped_tids.contains(&tid) && self.pids.contains(&tid) {
+            if self.stopped_tids.contains(&tid) && self.pids.contains(&tid) {
                 crate::freeze::settle(tid);
             }
         }
-        Ok(())
+        self.shelf.abandon();
+        for tid in late {
+            way_out::let_out(tid, self.shelf_range());
+        }
+    }
+
+    /// From where to where the shelf lies.
+    fn shelf_range(&self) -> (u64, u64) {
+        let (base, len) = self.shelf.range();
+        (base, base + len)
     }
 
     fn seen_tids(&self, member: &Member) -> Result<Vec<i32>> {
@@ -603,6 +656,11 @@ impl<'a> Tree<'a> {
         let mut registers = record.registers().doing("reading its registers from the image", Some(who))?;
         let mut thread = thread;
         thread.set_xstate(&record.xstate).doing("setting its extended registers", Some(who))?;
+        // The rest comes from the slot, if need be without us.
+        thread
+            .registers()
+            .and_then(|now| thread.set_registers(&now.based_as(&registers)))
+            .doing("setting the bases of its segments", Some(who))?;
         match &record.sleep {
             None => {}
             // It has no end, or one that its arguments tell: the kernel makes it again, or returns EINTR for a signal.
@@ -657,10 +715,12 @@ impl<'a> Tree<'a> {
         self.shelf.post(slot, &batch)?;
         loop {
             // In the call, or over it.
-            while !self.shelf.is_done(slot) {
+            for turn in 0u64.. {
                 match syscall::read_thread(pid, tid)? {
                     Syscall::Inside { nr: now, .. } if now == nr.id() as u64 => break,
-                    _ => time::give_way(),
+                    _ if self.shelf.is_done(slot) => break,
+                    _ if turn < 3 => time::give_way(),
+                    _ => time::sleep_ns(20_000 * turn.min(50)),
                 }
             }
             let thread = remote::to_interrupt_stop(running)?;
@@ -730,8 +790,52 @@ impl Drop for Tree<'_> {
         for pid in self.pids.iter().filter(|pid| **pid > 1) {
             let _ = ptrace::kill(*pid, libc::SIGKILL);
         }
-        if self.pids[0] > 1 {
-            let _ = ptrace::reap(self.pids[0], libc::__WALL);
+        if matches!(self.space, Space::Ours { .. }) {
+            self.bury();
         }
     }
+}
+
+impl Tree<'_> {
+    /// Waits until nothing is left of what was made, and fetches the ends of all of it: a batch that failed may have made
+    /// processes that we were never told of. Orphans of ours come to us meanwhile ([`ptrace::Subreaper`]).
+    fn bury(&self) {
+        const PATIENCE_NS: u64 = 10_000_000_000;
+        let begun_ns = time::monotonic_ns();
+        let me = std::process::id() as i32;
+        let tids = self.plan.members.iter().flat_map(|m| m.threads.iter().map(|t| t.tid));
+        let pids = self.plan.members.iter().map(|m| m.pid);
+        let mut left: Vec<i32> =
+            pids.chain(self.plan.stand_ins.iter().map(|s| s.group)).chain(tids).collect();
+        left.sort_unstable();
+        left.dedup();
+        while time::monotonic_ns().saturating_sub(begun_ns) < PATIENCE_NS {
+            left.retain(|pid| {
+                if !descends(*pid, me) {
+                    return false;
+                }
+                let _ = ptrace::kill(*pid, libc::SIGKILL);
+                let _ = ptrace::reap(*pid, libc::__WALL | libc::WNOHANG);
+                true
+            });
+            if left.is_empty() {
+                return;
+            }
+            time::sleep_ns(500_000);
+        }
+    }
+}
+
+/// Whether a process is below another one; a thread is where its process is.
+fn descends(pid: i32, from: i32) -> bool {
+    let mut at = pid;
+    // A parent's pid may be reused while we climb: a circle ends by its length.
+    for _ in 0..1 << 16 {
+        match procfs::stat::read(at).or_else(|_| procfs::stat::read(at)) {
+            Ok(stat) if stat.ppid == from => return true,
+            Ok(stat) if stat.ppid > 1 => at = stat.ppid,
+            _ => return false,
+        }
+    }
+    false
 }

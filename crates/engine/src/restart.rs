@@ -144,7 +144,7 @@ pub fn restart(request: Request, watch: &dyn Watch) -> Result<Restarted> {
         processes: plan.processes.len() as u64,
         threads: plan.threads.len() as u64,
         page_bytes,
-        total_us: (time::monotonic_ns() - begun_ns) / 1000,
+        total_us: time::monotonic_ns().saturating_sub(begun_ns) / 1000,
     })
 }
 

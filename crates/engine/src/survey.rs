@@ -148,6 +148,8 @@ fn look_outside(process: &FrozenProcess, ours: &ns::Links, refusals: &mut Vec<Re
             "such a process can't be made again yet",
             later,
         );
+        // And nothing more is to be seen of it.
+        return Ok(());
     }
     for thread in &process.threads {
         let status =
@@ -288,18 +290,27 @@ fn visit(
     let FrozenProcess { subject, threads, .. } = process;
     let who = subject.who.clone();
     let pid = (subject.pid(), subject.own_pid);
-    let areas = maps::read(subject.pid()).doing("reading the memory map", Some(&who))?;
+    let read_areas = || maps::read(subject.pid()).doing("reading the memory map", Some(&who));
+    let mut areas = read_areas()?;
     let mem = subject.mem.as_ref().ok_or_else(|| Error::Bug(format!("{who} is alive and has no memory")))?;
     let _pinned = Pinned::to(subject.stat.processor as usize);
     let candidates = candidates(&areas);
-    for candidate in &candidates {
-        if let Some(left) = Place::find_left(mem.as_fd(), *candidate) {
-            let inside = threads.iter().flat_map(|t| &t.held).any(|held| left.contains(held.registers.ip()));
-            if !inside {
-                left.clear(mem.as_fd()).doing("removing what a bardo that died has left", Some(&who))?;
-                cleaned.push(format!("{who}: code of a checkpoint that was killed"));
-            }
+    let left: Vec<Place> = candidates.iter().filter_map(|c| Place::find_left(mem.as_fd(), *c)).collect();
+    // Job control may have stopped a thread before it was out: of a visit's stub, or of a restart's shelf.
+    let stubs = left.iter().map(Place::range);
+    let stubs = stubs.chain(areas.iter().filter(|area| is_ours(area)).map(|area| (area.start, area.end)));
+    for stub in stubs.collect::<Vec<_>>() {
+        for thread in threads.iter_mut().filter(|thread| thread.is_in(stub)) {
+            thread
+                .run_out(pid.0, stub)
+                .doing("letting a thread go on that a bardo that died has left", Some(&who))?;
         }
+    }
+    for left in &left {
+        left.clear(mem.as_fd()).doing("removing what a bardo that died has left", Some(&who))?;
+        cleaned.push(format!("{who}: code of a checkpoint that was killed"));
+        // What came out has unmapped its memory by itself.
+        areas = read_areas()?;
     }
     let place = Place::find(mem.as_fd(), &candidates).doing("finding room for the stub", Some(&who))?;
     let area = find_hole(&ranges(&areas), AREA_LEN as u64, FLOOR, CEILING)

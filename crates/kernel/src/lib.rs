@@ -8,6 +8,7 @@ pub mod error;
 pub mod fcntl;
 pub mod fs;
 pub mod gate;
+pub mod guardian;
 pub mod kcmp;
 pub mod mailbox;
 pub mod mmap;
@@ -28,6 +29,7 @@ pub mod statfs;
 pub mod stub;
 pub mod time;
 pub mod tty;
+pub mod way_out;
 
 pub use error::{Errno, Failed, Result};
 pub use syscalls::Sysno;

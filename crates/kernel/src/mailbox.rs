@@ -99,6 +99,8 @@ impl Mailbox {
             }
             pages.wait(self.control + control::DONE, done, PATIENCE_NS);
             if pages.load(self.control + control::DONE) != posted {
+                // A wake is never lost for good: who sleeps in spite of it is woken again.
+                pages.wake(self.control + control::POSTED, 1);
                 idle()?;
             }
         }

@@ -196,12 +196,18 @@ impl SharedPages {
         };
     }
 
-    /// Wakes who waits for the word.
+    /// Wakes who waits for the word. A wake that fails is made once more: somebody would sleep for ever.
     pub fn wake(&self, offset: usize, how_many: u32) {
         let word = self.u32(offset) as *const AtomicU32 as usize;
-        // SAFETY: the word is in the mapping. Nobody waiting is no error.
-        let _ =
-            unsafe { syscall(Sysno::futex, [word, libc::FUTEX_WAKE as usize, how_many as usize, 0, 0, 0]) };
+        for _ in 0..2 {
+            // SAFETY: the word is in the mapping. Nobody waiting is no error.
+            let woken = unsafe {
+                syscall(Sysno::futex, [word, libc::FUTEX_WAKE as usize, how_many as usize, 0, 0, 0])
+            };
+            if woken.is_ok() {
+                break;
+            }
+        }
     }
 }
 

@@ -160,6 +160,11 @@ impl Running {
 }
 
 impl Stopped {
+    /// A thread that is ours, and in a ptrace stop that we may not have waited for: why is unknown.
+    pub(crate) fn adopt(tid: i32) -> Stopped {
+        Stopped { tid, stop: Stop::Interrupt }
+    }
+
     /// Which thread.
     pub fn tid(&self) -> i32 {
         self.tid
@@ -182,6 +187,21 @@ impl Stopped {
         Ok(Running { tid: self.tid })
     }
 
+    /// Lets it run, and delivers the signal that it stopped for, if it stopped for one: found out from the kernel.
+    pub(crate) fn resume_with_its_signal(self) -> Result<Running> {
+        // struct siginfo {s32 si_signo; s32 si_errno; s32 si_code; …}: stops that aren't for a signal say SIGTRAP with a code
+        // above 0 (ptrace(2)), or EINVAL.
+        let signal = match self.signal_info() {
+            Ok(info) => {
+                let word =
+                    |at: usize| i32::from_ne_bytes([info[at], info[at + 1], info[at + 2], info[at + 3]]);
+                if word(0) == libc::SIGTRAP && word(8) > 0 { 0 } else { word(0) }
+            }
+            Err(_) => 0,
+        };
+        self.resume(signal)
+    }
+
     /// Lets it run to the next entry or exit of a system call, delivering `signal` (0: none).
     pub fn resume_to_syscall(self, signal: i32) -> Result<Running> {
         ptrace(SYSCALL, self.tid, 0, signal as usize, "PTRACE_SYSCALL")?;
@@ -201,7 +221,9 @@ impl Stopped {
 
     /// Lets it go for good, delivering `signal` (0: none). A process that job control stopped stays stopped.
     pub fn detach(self, signal: i32) -> Result<()> {
-        ptrace(DETACH, self.tid, 0, signal as usize, "PTRACE_DETACH").map(drop)
+        let detach = || ptrace(DETACH, self.tid, 0, signal as usize, "PTRACE_DETACH").map(drop);
+        // Once more, but for a thread that is gone: left alone, it would stand until we end.
+        detach().or_else(|e| if e.is(libc::ESRCH) { Err(e) } else { detach() })
     }
 
     /// Its general registers.
@@ -407,6 +429,39 @@ pub fn reap(pid: i32, flags: i32) -> Result<Option<(i32, i32)>> {
         unsafe { syscall(Sysno::wait4, [pid as usize, &raw mut status as usize, flags as usize, 0, 0, 0]) }
             .map_err(|e| e.of(format!("wait4({pid})")))?;
     Ok((got != 0).then_some((got as i32, status)))
+}
+
+/// While it lives, orphans among our descendants become our children (prctl(2), PR_SET_CHILD_SUBREAPER): we can fetch
+/// their ends. Privilege: none.
+#[derive(Debug)]
+pub struct Subreaper {
+    before: i32,
+}
+
+impl Subreaper {
+    /// Begins.
+    pub fn begin() -> Result<Subreaper> {
+        let mut before = 0i32;
+        // SAFETY: the value lives over the call.
+        unsafe {
+            let at = &raw mut before as usize;
+            syscall(Sysno::prctl, [libc::PR_GET_CHILD_SUBREAPER as usize, at, 0, 0, 0, 0])?;
+        }
+        set_subreaper(1)?;
+        Ok(Subreaper { before })
+    }
+}
+
+impl Drop for Subreaper {
+    fn drop(&mut self) {
+        let _ = set_subreaper(self.before).or_else(|_| set_subreaper(self.before));
+    }
+}
+
+fn set_subreaper(value: i32) -> Result<()> {
+    // SAFETY: no memory is touched.
+    unsafe { syscall(Sysno::prctl, [libc::PR_SET_CHILD_SUBREAPER as usize, value as usize, 0, 0, 0, 0]) }
+        .map(drop)
 }
 
 /// Sends a signal to one process (kill(2)). Never to a group: pids below 2 are refused here.

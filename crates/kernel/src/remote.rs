@@ -30,6 +30,8 @@ use crate::mailbox::Mailbox;
 use crate::mmap::{self, Lifeline, SharedPages, memfd};
 use crate::ptrace::{Running, Stop, Stopped, Waited};
 use crate::stub::{Batch, SlotData, control};
+use crate::time;
+use crate::way_out::{self, WayOut};
 
 /// How much memory is shared with a target.
 pub const AREA_LEN: usize = 256 << 10;
@@ -99,7 +101,12 @@ impl Place {
 
     /// Whether an instruction pointer is in one of the slots.
     pub fn contains(&self, ip: u64) -> bool {
-        (self.at..self.at + place_len() as u64).contains(&ip)
+        (self.range().0..self.range().1).contains(&ip)
+    }
+
+    /// From where to where the stub and its slots lie.
+    pub fn range(&self) -> (u64, u64) {
+        (self.at, self.at + place_len() as u64)
     }
 
     fn slot(&self, index: usize) -> u64 {
@@ -143,6 +150,11 @@ pub struct Held {
 }
 
 impl Held {
+    /// Lets it go on as if it hadn't been stopped.
+    pub fn release(self) {
+        way_out::release(self.thread);
+    }
+
     /// Puts mask and registers back, in that order: at no moment does a thread that we leave here run its own code with
     /// the signals still blocked.
     fn put_back(&self) -> Result<()> {
@@ -230,6 +242,7 @@ pub fn unmap_and_set(
     data.area = at;
     data.area_len = len;
     data.unmap_len = len;
+    let way_out = WayOut::of(thread.tid(), place.range());
     let slot = place.write(mem, 0, data)?;
     thread.set_registers(&registers.at(slot + arch::slot_entries().unmap))?;
     let mut thread = thread;
@@ -239,22 +252,11 @@ pub fn unmap_and_set(
     let unmapped = thread.registers()?.rax as i64;
     let held = step_out(thread, registers, mask)?;
     place.clear(mem)?;
+    way_out.taken();
     if unmapped != 0 {
         return Err(Failed { call: format!("munmap({at:#x}, {len})"), errno: Errno(-unmapped as i32) });
     }
     Ok(held)
-}
-
-/// Lets go of a thread wherever it is in the stub: it recovers by itself.
-fn abandon(thread: Stopped) {
-    // A thread that is gone needs nothing.
-    let _ = thread.detach(0);
-}
-
-fn abandon_running(running: Option<Running>) {
-    if let Some(Ok(thread)) = running.map(to_interrupt_stop) {
-        abandon(thread);
-    }
 }
 
 /// A process with its first thread in the stub. Dropped without [`Visit::leave`], it is let go of and recovers by itself.
@@ -267,8 +269,10 @@ pub struct Visit<'p> {
     mask: u64,
     boxes: [Mailbox; 2],
     area: u64,
-    lifeline: Option<Lifeline>,
     pages: Rc<SharedPages>,
+    // Dropped in this order: without the lifeline, the first thread comes out.
+    lifeline: Option<Lifeline>,
+    way_out: WayOut,
 }
 
 impl<'p> Visit<'p> {
@@ -289,6 +293,7 @@ impl<'p> Visit<'p> {
             Mailbox::new(2 * control::SIZE, AREA_LEN / 2, AREA_LEN / 2, area),
         ];
         let Held { thread, registers, mask } = held;
+        let way_out = WayOut::of(thread.tid(), place.range());
         let mut data = SlotData::new();
         data.set_registers(&registers.resumed(), mask);
         data.area = area;
@@ -306,23 +311,13 @@ impl<'p> Visit<'p> {
         for _ in 0..4 {
             thread = to_syscall_stop(thread)?;
         }
-        let begin = || {
-            let pages = Rc::new(share(pidfd, &thread)?);
-            for mailbox in &boxes {
-                mailbox.prepare(&pages, area);
-            }
-            Ok((Lifeline::hold(Rc::clone(&pages), 0)?, pages))
-        };
-        match begin() {
-            Ok((lifeline, pages)) => {
-                let first = Some(thread.resume(0)?);
-                Ok(Visit { mem, place, first, registers, mask, boxes, area, lifeline: Some(lifeline), pages })
-            }
-            Err(failed) => {
-                abandon(thread);
-                Err(failed)
-            }
+        let pages = Rc::new(share(pidfd, &thread)?);
+        for mailbox in &boxes {
+            mailbox.prepare(&pages, area);
         }
+        let lifeline = Some(Lifeline::hold(Rc::clone(&pages), 0)?);
+        let first = Some(thread.resume(0)?);
+        Ok(Visit { mem, place, first, registers, mask, boxes, area, pages, lifeline, way_out })
     }
 
     /// How large a batch may be ([`Batch::room`]).
@@ -336,8 +331,8 @@ impl<'p> Visit<'p> {
     /// The first step that disappointed, or the thread's end.
     pub fn run(&mut self, batch: &mut Batch) -> Result<()> {
         self.boxes[0].post(&self.pages, batch)?;
-        let first = &mut self.first;
-        self.boxes[0].finish(&self.pages, batch, || look_after(first))
+        let (first, begun_ns) = (&mut self.first, time::monotonic_ns());
+        self.boxes[0].finish(&self.pages, batch, || look_after(first, begun_ns))
     }
 
     /// Runs a batch in another thread of the process, and gives it back as it was.
@@ -345,6 +340,26 @@ impl<'p> Visit<'p> {
     /// # Errors
     /// As [`Visit::run`]; the thread was let go of.
     pub fn run_in(&mut self, held: Held, batch: &mut Batch) -> Result<Held> {
+        let way_out = WayOut::of(held.thread.tid(), self.place.range());
+        match self.run_in_slot(held, batch) {
+            Ok(held) => {
+                way_out.taken();
+                Ok(held)
+            }
+            Err(failed) => {
+                // The first thread unmaps the area as it goes: not before this one is out.
+                let first = self.first.take().map(to_interrupt_stop);
+                drop(self.lifeline.take());
+                drop(way_out);
+                if let Some(Ok(_)) = first {
+                    self.boxes[0].set_busy(&self.pages, false);
+                }
+                Err(failed)
+            }
+        }
+    }
+
+    fn run_in_slot(&mut self, held: Held, batch: &mut Batch) -> Result<Held> {
         let Held { thread, registers, mask } = held;
         let mut data = SlotData::new();
         data.set_registers(&registers.resumed(), mask);
@@ -356,12 +371,8 @@ impl<'p> Visit<'p> {
         self.boxes[1].post(&self.pages, batch)?;
         thread.set_registers(&registers.at(slot + arch::slot_entries().enter))?;
         thread.set_signal_mask(u64::MAX)?;
-        let mut running = Some(thread.resume(0)?);
-        if let Err(failed) = self.boxes[1].finish(&self.pages, batch, || look_after(&mut running)) {
-            self.lifeline = None;
-            abandon_running(running);
-            return Err(failed);
-        }
+        let (mut running, begun_ns) = (Some(thread.resume(0)?), time::monotonic_ns());
+        self.boxes[1].finish(&self.pages, batch, || look_after(&mut running, begun_ns))?;
         let running = running.ok_or_else(|| Failed::unexpected("the thread was lost"))?;
         let held = Held { thread: to_interrupt_stop(running)?, registers, mask };
         held.put_back()?;
@@ -384,15 +395,8 @@ impl<'p> Visit<'p> {
         if unmapped != 0 {
             return Err(Failed { call: "munmap inside the target".into(), errno: Errno(-unmapped as i32) });
         }
+        self.way_out.taken();
         Ok(held)
-    }
-}
-
-impl Drop for Visit<'_> {
-    fn drop(&mut self) {
-        // The stub sees that the lifeline is gone and goes back by itself.
-        self.lifeline = None;
-        abandon_running(self.first.take());
     }
 }
 
@@ -417,7 +421,12 @@ fn share(pidfd: BorrowedFd<'_>, thread: &Stopped) -> Result<SharedPages> {
 }
 
 /// Called when a batch takes long: has the thread ended, or stopped for something?
-fn look_after(running: &mut Option<Running>) -> Result<()> {
+fn look_after(running: &mut Option<Running>, begun_ns: u64) -> Result<()> {
+    // No call of a visit waits for anything: this is far above what a busy machine needs.
+    const PATIENCE_NS: u64 = 30_000_000_000;
+    if time::monotonic_ns().saturating_sub(begun_ns) > PATIENCE_NS {
+        return Err(Failed { call: "waiting for the stub's answer".into(), errno: Errno(libc::ETIMEDOUT) });
+    }
     let Some(thread) = running.take() else { return Err(Failed::unexpected("the thread was lost")) };
     let tid = thread.tid();
     match thread.poll()? {

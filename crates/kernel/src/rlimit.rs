@@ -52,6 +52,18 @@ pub fn raise_files(numbers: u64) -> Result<u64> {
     Ok(wanted.soft)
 }
 
+/// Has a write beyond RLIMIT_FSIZE fail with EFBIG, where it would end us by SIGXFSZ: it is an error like a full disk.
+///
+/// # Errors
+/// None that a kernel gives.
+pub fn file_size_is_an_error() -> Result<()> {
+    // struct kernel_sigaction {handler, flags, restorer, mask}; SIG_IGN is 1.
+    let ignore = [libc::SIG_IGN as u64, 0, 0, 0];
+    // SAFETY: the structure lives over the call; no handler of anybody's is replaced by code.
+    unsafe { syscall(Sysno::rt_sigaction, [libc::SIGXFSZ as usize, ignore.as_ptr() as usize, 0, 8, 0, 0]) }
+        .map(drop)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -22,6 +22,7 @@ use syscalls::Sysno;
 use crate::arch::{self, Registers};
 use crate::error::Result;
 use crate::gate::syscall;
+use crate::guardian::Guardian;
 use crate::mailbox::Mailbox;
 use crate::mmap::{self, Lifeline, SharedPages, memfd};
 use crate::remote::slot_len;
@@ -224,12 +225,24 @@ impl Shelf {
         self.base + self.layout.slot(slot) as u64 + arch::slot_entries().enter
     }
 
-    /// The commit: from this store on, the tree outlives us.
-    pub fn commit(&self) {
-        self.pages.store(self.layout.word() + 4, 1);
+    fn commit_word(&self) -> usize {
+        self.layout.word() + 4
     }
 
-    /// Ends every process that is still in a slot, unless the tree was committed.
+    /// Has these processes, which job control has stopped, end with us unless the tree is committed.
+    ///
+    /// # Errors
+    /// As [`Guardian::keep`].
+    pub fn guard(&self, pids: &[i32]) -> Result<Guardian> {
+        Guardian::keep(&self.pages, self.commit_word(), pids)
+    }
+
+    /// The commit: from this store on, the tree outlives us.
+    pub fn commit(&self) {
+        self.pages.store(self.commit_word(), 1);
+    }
+
+    /// Lets go of the lifeline: every process that is still in a slot ends, or, where the tree was committed, goes on.
     pub fn abandon(&mut self) {
         self.lifeline = None;
     }

@@ -163,6 +163,13 @@ impl Registers {
         Registers { rax: value, orig_rax: u64::MAX, rip: self.rip + 2, ..self }
     }
 
+    /// The registers with what the stub can't set as it goes back, taken from others: the segments' bases.
+    #[must_use]
+    pub fn based_as(self, other: &Registers) -> Registers {
+        let Registers { fs_base, gs_base, ds, es, fs, gs, .. } = *other;
+        Registers { fs_base, gs_base, ds, es, fs, gs, ..self }
+    }
+
     /// Registers that start the stub at `entry`; the kernel restarts no call on them.
     #[must_use]
     pub fn at(self, entry: u64) -> Registers {
@@ -264,8 +271,9 @@ bardo_stub_body_boot:
     mov     $127, %eax                          // rt_sigpending writes 8 bytes there, or says EFAULT
     syscall
     test    %rax, %rax
-    jnz     bardo_stub_body_unmap
-    jmp     .Lbardo_loop
+    jz      .Lbardo_loop
+    mov     D_UNMAP_LEN(%rbp), %rsi             // nothing in it may be read, the busy mark neither
+    jmp     .Lbardo_munmap
 
     // Wait for steps, in an area that is there.
 bardo_stub_body_enter:
@@ -373,10 +381,11 @@ bardo_stub_body_unmap:
     jz      .Lbardo_leave
     mov     D_BUSY(%rbp), %rdi
     test    %rdi, %rdi
-    jz      1f
+    jz      .Lbardo_munmap
     cmpl    $0, (%rdi)
     jne     .Lbardo_leave
-1:  mov     D_AREA(%rbp), %rdi
+.Lbardo_munmap:
+    mov     D_AREA(%rbp), %rdi
     mov     $11, %eax                           // munmap
     syscall
 .Lbardo_leave:

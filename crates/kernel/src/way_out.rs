@@ -1,0 +1,124 @@
+//! Letting go of a thread so that it goes on as if nothing had been.
+//!
+//! A thread that we hold is in one of three states: in its own code, where a detach is enough but for an EINTR that our
+//! stop has caused; in the stub, which it leaves by itself once nobody holds the lifeline; or gone. The second one may not be
+//! left to itself where job control has stopped the process: it would stay in the stub until SIGCONT, and whoever
+//! cleared the stub away until then would kill it. So it is let run, under our hand, until it is out.
+//!
+//! Privilege: the thread is ours already.
+
+use crate::arch::Interrupted;
+use crate::procfs::stat::{self, State};
+use crate::procfs::status;
+use crate::ptrace::{Running, Stop, Stopped, Waited};
+use crate::time;
+
+/// How often a thread is asked where it is before it is let go wherever that may be.
+const TURNS: u32 = 2000;
+
+/// A thread that may be in the stub, between these addresses. Dropped, it is let out and let go.
+#[derive(Debug)]
+pub(crate) struct WayOut {
+    tid: i32,
+    stub: (u64, u64),
+    taken: bool,
+}
+
+impl WayOut {
+    /// Watches over a seized thread.
+    pub fn of(tid: i32, stub: (u64, u64)) -> WayOut {
+        WayOut { tid, stub, taken: false }
+    }
+
+    /// The thread is out, or somebody else looks after it.
+    pub fn taken(mut self) {
+        self.taken = true;
+    }
+}
+
+impl Drop for WayOut {
+    fn drop(&mut self) {
+        if self.taken {
+            return;
+        }
+        if let Some(thread) = run_out(self.tid, self.stub) {
+            release(thread);
+        }
+    }
+}
+
+/// Has a seized thread run until it is outside the stub, and stops it there; none if it is gone, or doesn't come out.
+pub fn run_out(tid: i32, stub: (u64, u64)) -> Option<Stopped> {
+    for turn in 0..TURNS {
+        let thread = stand(tid)?;
+        match thread.registers() {
+            Ok(registers) if !(stub.0..stub.1).contains(&registers.ip()) => return Some(thread),
+            Ok(_) => {
+                let _ = thread.resume_with_its_signal();
+                if turn < 50 { time::give_way() } else { time::sleep_ns(100_000) }
+            }
+            Err(e) if e.is(libc::ESRCH) => return None,
+            // It is tried again.
+            Err(_) => {}
+        }
+    }
+    let _ = stand(tid)?.detach(0);
+    None
+}
+
+/// Lets a seized thread out of the stub between these addresses, then lets it go.
+pub fn let_out(tid: i32, stub: (u64, u64)) {
+    drop(WayOut::of(tid, stub));
+}
+
+/// Brings a seized thread to a stop, whatever it is doing; none if it is gone.
+fn stand(tid: i32) -> Option<Stopped> {
+    for turn in 0..TURNS {
+        match stat::read(tid) {
+            Ok(stat) if stat.state == State::Traced => return Some(Stopped::adopt(tid)),
+            Ok(stat) if matches!(stat.state, State::Zombie | State::Dead) => return None,
+            Err(e) if e.is(libc::ENOENT) || e.is(libc::ESRCH) => return None,
+            _ => {}
+        }
+        let running = Running::adopt(tid);
+        let _ = running.interrupt();
+        match running.poll() {
+            Ok(Waited::Stopped(thread)) => return Some(thread),
+            Ok(Waited::Gone(_)) => return None,
+            Err(e) if e.is(libc::ECHILD) => return None,
+            _ if turn < 50 => time::give_way(),
+            _ => time::sleep_ns(100_000),
+        }
+    }
+    None
+}
+
+/// Lets a thread go that stands in its own code: a call that answered our stop with EINTR is made again first.
+pub fn release(thread: Stopped) {
+    let signal = if let Stop::Signal(signal) = thread.stop() { signal } else { 0 };
+    for _ in 0..2 {
+        if make_again(&thread).is_ok() {
+            break;
+        }
+    }
+    // A thread that is gone needs nothing.
+    let _ = thread.detach(signal);
+}
+
+/// Where a call has answered our stop with EINTR, has the thread make it again. Whether that was so.
+///
+/// # Errors
+/// The thread is gone, or a call failed.
+pub fn make_again(thread: &Stopped) -> crate::Result<bool> {
+    let registers = thread.registers()?;
+    if !matches!(registers.interrupted(), Interrupted::Spurious(_)) || may_run_handler(thread.tid()) {
+        return Ok(false);
+    }
+    thread.set_registers(&registers.again())?;
+    Ok(true)
+}
+
+/// Whether a signal is waiting that the thread would handle now: then its EINTR is one that it has to see.
+pub fn may_run_handler(tid: i32) -> bool {
+    status::read(tid).is_ok_and(|s| (s.sig_pnd | s.shd_pnd) & !s.sig_blk & !s.sig_ign != 0)
+}
