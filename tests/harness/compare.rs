@@ -54,6 +54,7 @@ pub const ALLOWED: &[Allowed] = &[
     allow("*/* status VmSwap", RESIDENT),
     allow("*/* status voluntary_ctxt_switches", USAGE),
     allow("*/* status nonvoluntary_ctxt_switches", USAGE),
+    allow("* fdinfo * eventfd-id", "a number of this boot, by which /proc alone tells eventfds apart"),
     allow("* fdinfo 1 pos", "stdout is what the caller of the restart gave"),
     allow("* fdinfo 2 pos", "stderr is what the caller of the restart gave"),
 ];

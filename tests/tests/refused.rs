@@ -41,7 +41,7 @@ macro_rules! refusals {
 }
 
 refusals! {
-    eventfd: "eventfd", ["eventfd", "fd 3"];
+    eventfd_with_outside: "eventfd-outside", ["eventfd", "fd 3", "leak"];
     timerfd: "timerfd", ["timerfd"];
     signalfd: "signalfd", ["signalfd"];
     epoll: "epoll", ["epoll"];

@@ -72,6 +72,7 @@ workloads! {
     devices: "file/devices";
     directory: "file/directory";
     many: "file/many";
+    eventfd: "file/eventfd";
     pipe: "file/pipe";
     regular: "file/regular";
     shared: "file/shared";

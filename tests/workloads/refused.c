@@ -42,7 +42,15 @@ int main(int argc, char **argv)
     char queue[64] = "";
 #define is(name) else if (strcmp(what, name) == 0)
     if (0) {}
-    is("eventfd") have(eventfd(3, 0));
+    is("eventfd-outside") {
+        /* Its other holder is the parent of the tree's root, as with memory below. */
+        have(eventfd(3, 0));
+        pid_t child = must(fork());
+        if (child) {
+            must(waitpid(child, NULL, 0));
+            _exit(0);
+        }
+    }
     is("timerfd") have(timerfd_create(CLOCK_MONOTONIC, 0));
     is("signalfd") {
         sigset_t set;

@@ -5,6 +5,7 @@
 
 pub mod arch;
 pub mod error;
+pub mod eventfd;
 pub mod fcntl;
 pub mod fs;
 pub mod gate;

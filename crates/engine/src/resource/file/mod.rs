@@ -14,8 +14,11 @@
 
 pub mod device;
 pub mod directory;
+pub mod eventfd;
 pub mod external;
 pub mod image;
+pub mod nameless;
+pub mod outside;
 pub mod path;
 pub mod path_only;
 pub mod pipe;
@@ -117,6 +120,7 @@ pub const KINDS: &[&dyn Kind] = &[
     &pipe::Pipe,
     &regular::Regular,
     &directory::Directory,
+    &eventfd::Eventfd,
     &refused::Refused,
 ];
 

@@ -21,10 +21,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 
 use bardo_image::{Blob, Record};
-use bardo_kernel::{fcntl, fs, pipe, poll, procfs};
+use bardo_kernel::{fcntl, fs, pipe, poll};
 use serde::{Deserialize, Serialize};
 
 use super::path::O_LARGEFILE;
@@ -139,13 +138,14 @@ impl Pipes {
             .map(|((_, ino), _)| *ino)
             .collect();
         if !suspects.is_empty() {
-            let holders = held_outside(scene, &suspects);
+            let outside = scene.outside()?;
             for ((_, ino), pipe) in &mut all {
-                if let Some((who, fd)) = holders.get(ino)
-                    && suspects.contains(ino)
+                if suspects.contains(ino)
+                    && let Some(holder) = outside.with_link(format!("pipe:[{ino}]").as_bytes())
                 {
                     let whole = pipe.standing == Standing::Whole;
-                    pipe.standing = if whole { Standing::Leaks(who.clone(), *fd) } else { Standing::Outside };
+                    pipe.standing =
+                        if whole { Standing::Leaks(holder.who(), holder.fd) } else { Standing::Outside };
                 }
             }
         }
@@ -176,33 +176,6 @@ fn standing(scene: &Scene<'_>, ends: &[usize]) -> Result<Standing> {
         (None, Some(writer)) if asked(writer)? & libc::POLLERR != 0 => Standing::NoReader,
         _ => Standing::Outside,
     })
-}
-
-/// Who outside the tree has one of these pipes open, as far as we may see: other users' processes may be closed to us,
-/// and any may end while we look.
-fn held_outside(scene: &Scene<'_>, inodes: &BTreeSet<u64>) -> BTreeMap<u64, (Who, i32)> {
-    let tree: BTreeSet<i32> = scene.subjects.iter().map(|s| s.pid()).collect();
-    let own = std::process::id() as i32;
-    let mut holders = BTreeMap::new();
-    for pid in procfs::processes().unwrap_or_default() {
-        if pid == own || tree.contains(&pid) {
-            continue;
-        }
-        for fd in procfs::descriptors(pid).unwrap_or_default() {
-            let Ok(link) = fs::read_link(procfs::path(pid, &format!("fd/{fd}"))) else { continue };
-            if let Some(ino) = pipe_inode(link.as_os_str().as_bytes()).filter(|ino| inodes.contains(ino)) {
-                let name =
-                    procfs::comm(pid).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-                holders.entry(ino).or_insert((Who { pid, name }, fd));
-            }
-        }
-    }
-    holders
-}
-
-/// The inode number in a link's text: 4711 in `pipe:[4711]`.
-fn pipe_inode(link: &[u8]) -> Option<u64> {
-    std::str::from_utf8(link.strip_prefix(b"pipe:[")?.strip_suffix(b"]")?).ok()?.parse().ok()
 }
 
 impl Kind for Pipe {

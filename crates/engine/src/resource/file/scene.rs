@@ -5,6 +5,7 @@
 //! of one inode cost n·log n calls at worst. All else is asked once per open file, by a duplicate that is held for a moment
 //! (pidfd_getfd(2)).
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -18,6 +19,7 @@ use bardo_kernel::procfs::fdinfo::FdInfo;
 use bardo_kernel::procfs::locks::{self, Lock};
 use bardo_kernel::{fs, pidfd, procfs, statfs, tty};
 
+use super::outside::Outside;
 use super::path::{self, Reach};
 use super::pipe::Pipes;
 use super::survey::Collected;
@@ -74,6 +76,8 @@ pub struct Seen {
     pub system: u64,
     /// Whether it is a terminal.
     pub terminal: bool,
+    /// What fdinfo says that files of its kind alone have: keys and values, in order.
+    pub told: Vec<(String, String)>,
 }
 
 /// What an open file is an opening of: terminals by their device, all else by the inode.
@@ -127,6 +131,7 @@ pub struct Scene<'a> {
     pub pipes: Pipes,
     /// Terminals that belong to the outside: somebody's stdio, or the controlling terminal.
     pub terminals: BTreeSet<u64>,
+    outside: OnceCell<Outside>,
     /// As which of 0, 1 and 2 something is held: by the root, else by anybody.
     roles: BTreeMap<Object, BTreeSet<i32>>,
 }
@@ -151,6 +156,7 @@ impl<'a> Scene<'a> {
             files,
             pipes: Pipes::default(),
             terminals: BTreeSet::new(),
+            outside: OnceCell::new(),
             roles: BTreeMap::new(),
         };
         scene.find_terminals()?;
@@ -174,6 +180,20 @@ impl<'a> Scene<'a> {
         let subject = self.subjects[holder.subject];
         pidfd::getfd(subject.pidfd.as_fd(), holder.fd)
             .doing(format!("duplicating descriptor {}", holder.fd), Some(&subject.who))
+    }
+
+    /// What processes outside the tree have open of what it has; looked up when it is first asked for.
+    ///
+    /// # Errors
+    /// Where open files can't be compared.
+    pub fn outside(&self) -> Result<&Outside> {
+        match self.outside.get() {
+            Some(outside) => Ok(outside),
+            None => {
+                let outside = Outside::look(self)?;
+                Ok(self.outside.get_or_init(|| outside))
+            }
+        }
     }
 
     /// Whether the user vouches for it: by its link's text, or as `fd:PID:NUMBER`.
@@ -434,6 +454,7 @@ fn find(subjects: &[&Subject]) -> Result<(Vec<Entry>, Vec<Seen>)> {
             signal: asked.signal,
             system: asked.system,
             terminal: false,
+            told: first.info.other.clone(),
         });
     }
     Ok((entries, files))

@@ -221,6 +221,9 @@ fn records_that_say_what_cannot_be_are_errors() {
             ("flags", 0.into()),
         ]
     };
+    let eventfd = |count: u64, flags: i32| {
+        [("count", Value::from(count)), ("semaphore", true.into()), ("flags", flags.into())]
+    };
     let table = |pid: i64, entries: Vec<Value>| {
         record("file/table", 1, &[("pid", pid.into()), ("entries", Value::Array(entries))])
     };
@@ -242,6 +245,8 @@ fn records_that_say_what_cannot_be_are_errors() {
         record("file/external", 2, &external(&["x"], &[3])),
         record("file/external", 2, &external(&["x"], &[0, 0])),
         record("file/pipe-end", 2, &[("pipe", 1.into()), ("flags", 0.into())]),
+        record("file/eventfd", 2, &eventfd(u64::MAX, libc::O_RDWR)),
+        record("file/eventfd", 2, &eventfd(0, libc::O_RDWR | libc::O_TRUNC)),
         table(0, vec![]),
         table(1, vec![entry(-1, 1)]),
         table(1, vec![entry(1 << 30, 1)]),

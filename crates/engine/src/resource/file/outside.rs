@@ -1,0 +1,126 @@
+//! What processes outside the tree have open of what the tree has: pipes, and open files without a path.
+//!
+//! `/proc` is looked through once, and only where the tree has something of that sort. Other users' processes may be closed to
+//! us, and any may end while we look: what can't be seen is taken for nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::ffi::OsStrExt;
+
+use bardo_kernel::kcmp::{self, What};
+use bardo_kernel::{Failed, fs, procfs};
+
+use super::scene::{Scene, Seen, unite};
+use crate::error::{Doing, Result, Who};
+
+/// A descriptor of a process outside.
+#[derive(Debug, Clone, Copy)]
+pub struct Foreign {
+    /// The process.
+    pub pid: i32,
+    /// The number.
+    pub fd: i32,
+}
+
+impl Foreign {
+    /// The process as a message names it.
+    pub fn who(&self) -> Who {
+        let name = procfs::comm(self.pid).map(|name| name.to_string_lossy().into_owned());
+        Who { pid: self.pid, name: name.unwrap_or_default() }
+    }
+}
+
+/// See the module's text.
+#[derive(Debug, Default)]
+pub struct Outside {
+    links: BTreeMap<Vec<u8>, Vec<Foreign>>,
+    /// The open files without a path that are held outside too, by id.
+    held: BTreeMap<u64, Foreign>,
+}
+
+/// Whether the kernel gave it this name because it has no path.
+fn is_nameless(link: &[u8]) -> bool {
+    link.starts_with(b"anon_inode:")
+}
+
+impl Outside {
+    /// Looks at all other processes.
+    ///
+    /// # Errors
+    /// Where the tree's own open files can't be compared.
+    pub fn look(scene: &Scene<'_>) -> Result<Outside> {
+        let wanted = |link: &[u8]| link.starts_with(b"pipe:[") || is_nameless(link);
+        let ours: BTreeSet<&[u8]> =
+            scene.files.iter().map(|file| file.link.as_os_str().as_bytes()).filter(|l| wanted(l)).collect();
+        let mut outside = Outside::default();
+        if ours.is_empty() {
+            return Ok(outside);
+        }
+        let tree: BTreeSet<i32> = scene.subjects.iter().map(|s| s.pid()).collect();
+        let own = std::process::id() as i32;
+        for pid in procfs::processes().unwrap_or_default() {
+            if pid == own || tree.contains(&pid) {
+                continue;
+            }
+            for fd in procfs::descriptors(pid).unwrap_or_default() {
+                let Ok(link) = fs::read_link(procfs::path(pid, &format!("fd/{fd}"))) else { continue };
+                let link = link.as_os_str().as_bytes();
+                if ours.contains(link) {
+                    outside.links.entry(link.to_vec()).or_default().push(Foreign { pid, fd });
+                }
+            }
+        }
+        outside.compare(scene)?;
+        Ok(outside)
+    }
+
+    /// Who else has something that the kernel gave this name.
+    pub fn with_link(&self, link: &[u8]) -> Option<Foreign> {
+        self.links.get(link).and_then(|all| all.first()).copied()
+    }
+
+    /// Who else has this very open file, which has no path.
+    pub fn holder(&self, file: &Seen) -> Option<(Who, i32)> {
+        self.held.get(&file.id).map(|foreign| (foreign.who(), foreign.fd))
+    }
+
+    /// Finds which of the open files without a path are held outside. All of one kind have one name and mostly one inode, so
+    /// only kcmp(2) tells: ours are sorted by its order, and each of theirs is looked up.
+    fn compare(&mut self, scene: &Scene<'_>) -> Result<()> {
+        for (link, theirs) in self.links.iter().filter(|(link, _)| is_nameless(link)) {
+            let ours = (0..scene.files.len())
+                .filter(|at| scene.files[*at].link.as_os_str().as_bytes() == link.as_slice())
+                .collect();
+            let at = |file: usize| {
+                let holder = scene.files[file].holders[0];
+                (scene.subjects[holder.subject].pid(), holder.fd)
+            };
+            let sorted = unite(ours, &|a, b| {
+                let ((one, fd1), (other, fd2)) = (at(a), at(b));
+                let order = kcmp::compare(one, other, What::File { fd1, fd2 });
+                order
+                    .and_then(|o| {
+                        o.ordering().ok_or_else(|| Failed::unexpected("kcmp: no order among files"))
+                    })
+                    .doing("comparing open files", Some(scene.who(&scene.files[a])))
+            })?;
+            for foreign in theirs {
+                let (mut low, mut high) = (0, sorted.len());
+                while low < high {
+                    let middle = (low + high) / 2;
+                    let (pid, fd1) = at(sorted[middle][0]);
+                    let order = kcmp::compare(pid, foreign.pid, What::File { fd1, fd2: foreign.fd });
+                    match order.ok().and_then(|order| order.ordering()) {
+                        Some(std::cmp::Ordering::Less) => low = middle + 1,
+                        Some(std::cmp::Ordering::Greater) => high = middle,
+                        Some(std::cmp::Ordering::Equal) => {
+                            self.held.insert(scene.files[sorted[middle][0]].id, *foreign);
+                            break;
+                        }
+                        None => break,
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
