@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::ffi::OsStrExt;
 
 use bardo_kernel::kcmp::{self, What};
-use bardo_kernel::{Failed, fs, procfs};
+use bardo_kernel::procfs::descriptors::Descriptors;
+use bardo_kernel::{Failed, procfs};
 
 use super::scene::{Scene, Seen, unite};
 use crate::error::{Doing, Result, Who};
@@ -61,8 +62,9 @@ impl Outside {
             if pid == own || tree.contains(&pid) {
                 continue;
             }
+            let Ok(table) = Descriptors::open(pid) else { continue };
             for fd in procfs::descriptors(pid).unwrap_or_default() {
-                let Ok(link) = fs::read_link(procfs::path(pid, &format!("fd/{fd}"))) else { continue };
+                let Ok(link) = table.link(fd) else { continue };
                 let link = link.as_os_str().as_bytes();
                 if ours.contains(link) {
                     outside.links.entry(link.to_vec()).or_default().push(Foreign { pid, fd });

@@ -333,8 +333,9 @@ struct Raw {
     info: FdInfo,
 }
 
-/// What never changes about an open file: mount, inode, access mode. Two descriptors that differ in it lead to two.
-type Constant = (i32, Option<u64>, u32);
+/// What never changes about an open file: mount, inode, access mode, and an eventfd's number, since all of those have one
+/// inode. Two descriptors that differ in it lead to two.
+type Constant = (i32, Option<u64>, u32, Option<u32>);
 
 /// Flags that fcntl(2) may set at any time, and the one that is the descriptor's.
 const SETTABLE: i32 =
@@ -345,7 +346,8 @@ const MANY: usize = 64;
 
 impl Raw {
     fn constant(&self) -> Constant {
-        (self.info.mnt_id, self.info.ino, self.info.flags & !(SETTABLE as u32))
+        let eventfd = self.info.get("eventfd-id").and_then(|id| id.parse().ok());
+        (self.info.mnt_id, self.info.ino, self.info.flags & !(SETTABLE as u32), eventfd)
     }
 }
 
