@@ -56,7 +56,8 @@ refusals! {
     deleted_mapping: "deleted-mapping", ["deleted"];
     fifo: "fifo", ["fifo"];
     pty: "pty", ["ptmx"];
-    posix_timer: "posix-timer", ["timer"];
+    timer_on_time_of_outside: "posix-timer-outside", ["timer 0 counts the CPU time"];
+    timer_on_time_of_unknown_thread: "posix-timer-thread", ["timer 0 is on the CPU time", "isn't set"];
     flock: "flock", ["lock"];
     record_lock: "record-lock", ["lock"];
     system_v_memory: "shm", ["SysV"];

@@ -43,6 +43,11 @@ workloads! {
     credentials: "task/credentials";
     identity: "task/identity";
     pending: "task/pending";
+    posix_timers: "task/posix_timers",
+        may differ "ROOT/* status ShdPnd" because "timers expire while it is stopped",
+        may differ "ROOT/* status SigPnd" because "as above, for the thread that is told",
+        may differ "ROOT/* status SigBlk" because "it may be stopped at the start of a handler",
+        may differ "ROOT/* stat 32" because "the blocked signals, as above";
     registers: "task/registers";
     robust: "task/robust";
     rseq: "task/rseq";

@@ -34,6 +34,13 @@ static void *touch_user_memory(size_t size)
     return at;
 }
 
+static void *sleep_for_ever(void *argument)
+{
+    for (;;)
+        pause();
+    return argument;
+}
+
 int main(int argc, char **argv)
 {
     begin(argc, argv);
@@ -96,12 +103,22 @@ int main(int argc, char **argv)
         int master, slave;
         have(openpty(&master, &slave, NULL, NULL, NULL));
     }
-    is("posix-timer") {
+    is("posix-timer-outside") {
+        /* On the CPU time of a process that isn't in the tree. */
         timer_t timer;
+        clockid_t clock;
         struct sigevent event = { .sigev_notify = SIGEV_NONE };
-        have(timer_create(CLOCK_MONOTONIC, &event, &timer));
-        struct itimerspec spec = { { 100, 0 }, { 100, 0 } };
-        must(timer_settime(timer, 0, &spec, NULL));
+        errno = clock_getcpuclockid(getppid(), &clock);
+        have(errno ? -1 : 0);
+        have(timer_create(clock, &event, &timer));
+    }
+    is("posix-timer-thread") {
+        /* On the CPU time of the thread that makes it, not set, and there are two threads. */
+        timer_t timer;
+        pthread_t thread;
+        struct sigevent event = { .sigev_notify = SIGEV_NONE };
+        have(timer_create(CLOCK_THREAD_CPUTIME_ID, &event, &timer));
+        must_pthread(pthread_create(&thread, NULL, sleep_for_ever, NULL));
     }
     is("flock") have(flock(open(data_path("locked"), O_RDWR | O_CREAT, 0600), LOCK_EX));
     is("record-lock") {

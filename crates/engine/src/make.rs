@@ -15,7 +15,7 @@ use bardo_kernel::procfs::{self, children, status};
 use bardo_kernel::ptrace::{self, Pinned, Running, Stopped, Subreaper, Waited};
 use bardo_kernel::remote::{self, Candidate, Held, Place};
 use bardo_kernel::shelf::{CloneArgs, Layout, Shelf};
-use bardo_kernel::stub::{Arg, Batch};
+use bardo_kernel::stub::{Arg, Batch, Batches};
 use bardo_kernel::{Errno, Failed, Sysno, fs, time, way_out};
 
 use crate::error::{Doing, Error, Result, Who};
@@ -23,6 +23,9 @@ use crate::family::Group;
 use crate::plan::{Member, Plan};
 use crate::resource::memory::{MemoryImage, Places, Site};
 use crate::resource::task::limit::Limits;
+use crate::resource::task::posix_timer::PosixTimers;
+use crate::resource::task::process::Life;
+use crate::resource::task::signal::Pending;
 use crate::resource::task::sleep::{Call, Sleep};
 use crate::resource::task::thread::Thread;
 use crate::restart::Opened;
@@ -147,6 +150,11 @@ impl<'a> Tree<'a> {
             }
         };
         self.shelf.run(slot, batch, alive).doing(doing, Some(who))
+    }
+
+    fn life(&self, member: &Member) -> Result<&'a Life> {
+        let life = self.plan.processes[member.index].life.as_ref();
+        life.ok_or_else(|| Error::Bug(format!("process {} is alive without a life", member.pid)))
     }
 
     fn run_leader(&self, member: &Member, batch: &mut Batch, doing: &str) -> Result<()> {
@@ -368,9 +376,7 @@ impl<'a> Tree<'a> {
     pub fn furnish(&mut self, memory: &MemoryImage, open: &Opened) -> Result<()> {
         let born = self.born.as_ref().ok_or_else(|| Error::Bug("the tree has no root".into()))?;
         for member in self.plan.living() {
-            let life = self.plan.processes[member.index].life.as_ref();
-            let life =
-                life.ok_or_else(|| Error::Bug(format!("process {} is alive without a life", member.pid)))?;
+            let life = self.life(member)?;
             for mut batch in memory.finish_steps(member.pid as u64, self.site())? {
                 self.run_leader(member, &mut batch, "finishing memory")?;
             }
@@ -380,10 +386,32 @@ impl<'a> Tree<'a> {
             let mut batch = Batch::new();
             life.put(&born.limits, &mut batch);
             self.run_leader(member, &mut batch, "putting the process's state back")?;
+            self.make_timers(member, &life.posix_timers)?;
             life.put_outside(self.pids[member.index])
                 .doing("putting the process's state back", Some(&self.who(member)))?;
         }
         Ok(())
+    }
+
+    /// POSIX timers, under their old ids; not armed yet.
+    fn make_timers(&self, member: &Member, timers: &PosixTimers) -> Result<()> {
+        if timers.0.is_empty() {
+            return Ok(());
+        }
+        let who = self.who(member);
+        let mut batch = Batch::new();
+        let choosing = PosixTimers::choose_ids(true, &mut batch);
+        self.run_leader(member, &mut batch, "asking for timers with chosen ids")?;
+        let chosen = batch.result(choosing).is_ok();
+        for mut made in timers.make(chosen, self.shelf.room()).doing("making timers", Some(&who))? {
+            let thread = member.threads.iter().find(|thread| Some(thread.tid) == made.thread);
+            let slot = thread.map_or(member.slot, |thread| thread.slot);
+            self.run(slot, self.pids[member.index], &mut made.batch, "making timers", &who)?;
+            made.check().doing("making timers", Some(&who))?;
+        }
+        let mut batch = Batch::new();
+        PosixTimers::choose_ids(false, &mut batch);
+        self.run_leader(member, &mut batch, "making timers")
     }
 
     /// Zombies end; then each thread takes back what a change of credentials or the passing of time would spoil.
@@ -413,13 +441,18 @@ impl<'a> Tree<'a> {
         for member in living.into_iter().rev() {
             let pid = self.pids[member.index];
             let who = self.who(member);
+            let life = self.life(member)?;
+            let records = member.threads.iter().map(|thread| &self.plan.threads[thread.record].pending);
+            let queued = records.chain([&life.pending]).flat_map(Pending::timers).collect();
             for thread in &member.threads {
                 let record = &self.plan.threads[thread.record];
-                let mut batch = Batch::new();
-                record.put(&born.thread, &mut batch);
-                if thread.slot == member.slot {
+                let leader = thread.slot == member.slot;
+                let mut batches = Batches::new(self.shelf.room());
+                let batch = batches.with_room_for(0);
+                record.put(&born.thread, batch);
+                if leader {
                     // The zombies' and stand-ins' deaths were reported to us, not to the program.
-                    self.fetch_stops(member, &mut batch);
+                    self.fetch_stops(member, batch);
                     let (child, now) =
                         (batch.data(&(1u64 << (libc::SIGCHLD - 1)).to_ne_bytes()), batch.data(&[0; 16]));
                     batch.attempt(Sysno::rt_sigtimedwait, [child, Arg::Value(0), now, Arg::Value(8)]);
@@ -428,13 +461,16 @@ impl<'a> Tree<'a> {
                     let signal = Arg::Value(u64::from(record.parent_death_signal));
                     batch.call(Sysno::prctl, [Arg::Value(libc::PR_SET_PDEATHSIG as u64), signal]);
                 }
-                record.pending.put(member.pid, Some(thread.tid), &mut batch);
-                self.run(thread.slot, pid, &mut batch, "putting a thread's state back", &who)?;
+                life.posix_timers.put_overruns(thread.tid, leader, &queued, &mut batches);
+                record.pending.put(member.pid, Some(thread.tid), &life.posix_timers, &mut batches);
+                for batch in batches.iter_mut() {
+                    self.run(thread.slot, pid, batch, "putting a thread's state back", &who)?;
+                }
             }
-            if let Some(life) = &self.plan.processes[member.index].life {
-                let mut batch = Batch::new();
-                life.put_last(member.pid, &mut batch);
-                self.run_leader(member, &mut batch, "putting the last of a process back")?;
+            let mut batches = Batches::new(self.shelf.room());
+            life.put_last(member.pid, &queued, &mut batches);
+            for batch in batches.iter_mut() {
+                self.run_leader(member, batch, "putting the last of a process back")?;
             }
             if let Some(signal) = self.plan.processes[member.index].stopped_by {
                 self.stop_by_job_control(member, signal)?;

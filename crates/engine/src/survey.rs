@@ -3,7 +3,7 @@
 //! What can be seen from outside is read from outside. What can't (dispositions, timers, alternate stacks, …) is asked
 //! inside, by one visit per process: see `bardo_kernel::remote` for why that is safe.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::fd::AsFd;
 
 use bardo_kernel::mmap::find_hole;
@@ -19,6 +19,7 @@ use crate::family;
 use crate::freeze::{Frozen, Process as FrozenProcess};
 use crate::resource::file::{self, Files};
 use crate::resource::memory::{self, Shared, Space};
+use crate::resource::task::posix_timer::{self, OwnerAsked, PosixTimers, TimersAsked};
 use crate::resource::task::process::{Life, Process, ProcessAsked};
 use crate::resource::task::signal::Pending;
 use crate::resource::task::thread::{Thread, ThreadAsked};
@@ -60,6 +61,7 @@ pub fn look(frozen: &mut Frozen, externals: &[String], watch: &dyn Watch) -> Res
     let ours = ns::read(std::process::id() as i32).doing("reading our own namespaces", None)?;
     let stopped_children = stopped_children(frozen);
     let mut told = Vec::new();
+    let known = known_tids(frozen);
     for (index, process) in frozen.processes.iter_mut().enumerate() {
         if watch.cancelled() {
             return Err(cancelled());
@@ -69,14 +71,15 @@ pub fn look(frozen: &mut Frozen, externals: &[String], watch: &dyn Watch) -> Res
             processes.push(Process::take(&process.subject, None, None));
             continue;
         }
-        look_outside(process, &ours, &mut refusals)?;
+        look_outside(process, &ours, &known, &mut refusals)?;
         if refusals.len() > before {
             // What can't be saved isn't visited either: a seccomp filter could kill it for our calls.
             processes.push(Process::take(&process.subject, process.stopped_by, None));
             continue;
         }
-        let (life, brk) =
-            visit(process, &stopped_children[index], &mut told, &mut threads, &mut cleaned, watch)?;
+        let mut asks =
+            Asks { stopped_children: &stopped_children[index], told: &mut told, refusals: &mut refusals };
+        let (life, brk) = visit(process, &mut asks, &mut threads, &mut cleaned, watch)?;
         processes.push(Process::take(&process.subject, process.stopped_by, Some(life)));
         let space = memory::survey(&process.subject, brk, &mut shared, &mut refusals)?;
         spaces.push((index, space));
@@ -108,6 +111,22 @@ pub fn look(frozen: &mut Frozen, externals: &[String], watch: &dyn Watch) -> Res
     Ok(Survey { processes, threads, spaces, shared, files, cleaned })
 }
 
+/// All pids and tids of the tree as its processes see them.
+fn known_tids(frozen: &Frozen) -> HashSet<i32> {
+    let pids = frozen.processes.iter().map(|process| process.subject.own_pid);
+    let threads = frozen
+        .processes
+        .iter()
+        .flat_map(|process| process.threads.iter().map(|thread| own_tid(process.subject.pid(), thread.tid)));
+    pids.chain(threads).collect()
+}
+
+/// A thread's tid as it sees itself.
+fn own_tid(pid: i32, tid: i32) -> i32 {
+    let status = procfs::status::read_thread(pid, tid).ok();
+    status.and_then(|status| status.ns_pid.last().copied()).unwrap_or(tid)
+}
+
 /// Parents as the processes see them: `stat` tells the pids that we see.
 fn own_parents(frozen: &Frozen, processes: &mut [Process]) -> Result<()> {
     let by_pid: HashMap<i32, &FrozenProcess> =
@@ -134,7 +153,12 @@ fn own_parents(frozen: &Frozen, processes: &mut [Process]) -> Result<()> {
 }
 
 /// What can be told without touching the process.
-fn look_outside(process: &FrozenProcess, ours: &ns::Links, refusals: &mut Vec<Refusal>) -> Result<()> {
+fn look_outside(
+    process: &FrozenProcess,
+    ours: &ns::Links,
+    known: &HashSet<i32>,
+    refusals: &mut Vec<Refusal>,
+) -> Result<()> {
     let subject = &process.subject;
     let who = Some(&subject.who);
     let later = "a later version of bardo will save it; until then checkpoint before it is set up";
@@ -188,13 +212,15 @@ fn look_outside(process: &FrozenProcess, ours: &ns::Links, refusals: &mut Vec<Re
         }
     }
     let timers = timers::read(subject.pid()).doing("reading timers", who)?;
-    if !timers.is_empty() {
-        refuse(
-            "task/posix-timer",
-            format!("{} POSIX timer{}", timers.len(), if timers.len() == 1 { "" } else { "s" }),
-            "they aren't saved yet, and the program would wait for them in vain",
-            later,
-        );
+    for timer in timers {
+        if let Some(owner) = posix_timer::owner_of(timer.clock).filter(|owner| !known.contains(owner)) {
+            refuse(
+                "task/posix-timer",
+                format!("timer {} counts the CPU time of pid {owner}, which isn't in the tree", timer.id),
+                "after a restart there would be no such clock",
+                "checkpoint a tree that has both",
+            );
+        }
     }
     let theirs = ns::read(subject.pid()).doing("reading namespaces", who)?;
     for (kind, link) in theirs.iter() {
@@ -278,11 +304,19 @@ pub fn candidates(areas: &[Area]) -> Vec<Candidate> {
     all.iter().map(|area| Candidate { start: area.start, end: area.end }).collect()
 }
 
+/// What a visit is to find out beyond the process's own state.
+struct Asks<'a> {
+    /// Children, by the pids that the process knows, of which it may not have heard that they stopped.
+    stopped_children: &'a [i32],
+    /// Those of which it has.
+    told: &'a mut Vec<i32>,
+    refusals: &'a mut Vec<Refusal>,
+}
+
 /// Asks inside a process what can't be seen from outside.
 fn visit(
     process: &mut FrozenProcess,
-    stopped_children: &[i32],
-    told: &mut Vec<i32>,
+    asks: &mut Asks<'_>,
     records: &mut Vec<Thread>,
     cleaned: &mut Vec<String>,
     watch: &dyn Watch,
@@ -321,10 +355,13 @@ fn visit(
         batch.call(Sysno::munmap, [Arg::Value(left.start), Arg::Value(left.end - left.start)]);
         cleaned.push(format!("{who}: memory of a checkpoint that was killed"));
     }
+    let timers = timers::read(subject.pid()).doing("reading timers", Some(&who))?;
+    let mut leader_timers = OwnerAsked::before(&timers, &mut batch);
     let process_asked = ProcessAsked::ask(&mut batch);
     let leader_asked = ThreadAsked::ask(&mut batch);
+    leader_timers.after(&mut batch);
     let stops: Vec<(i32, Arg)> =
-        stopped_children.iter().map(|child| (*child, ask_stop(*child, &mut batch))).collect();
+        asks.stopped_children.iter().map(|child| (*child, ask_stop(*child, &mut batch))).collect();
     show_steps(subject.pid(), &batch, watch);
 
     let leader = &mut threads[0];
@@ -335,32 +372,61 @@ fn visit(
     let mut others = Vec::new();
     for thread in &mut threads[1..] {
         let mut batch = Batch::new();
+        let mut asked_timers = OwnerAsked::before(&timers, &mut batch);
         let asked = ThreadAsked::ask(&mut batch);
+        asked_timers.after(&mut batch);
         let held = thread.held.take().ok_or_else(|| lost(&who, thread.tid))?;
         let held = visit.run_in(held, &mut batch).doing("asking inside a thread", Some(&who))?;
-        others.push((asked, batch));
+        others.push((asked, asked_timers, batch));
         thread.held = Some(held);
+    }
+    let mut timers_asked = TimersAsked::ask(&timers, visit.room());
+    for batch in timers_asked.batches() {
+        visit.run(batch).doing("asking for timers", Some(&who))?;
     }
     threads[0].held = Some(visit.leave().doing("leaving the process", Some(&who))?);
 
-    let others = others.iter().map(|(asked, batch)| (asked, batch));
-    let answers = std::iter::once((&leader_asked, &batch)).chain(others);
-    for (thread, (asked, batch)) in threads.iter().zip(answers) {
+    let others = others.iter().map(|(asked, timers, batch)| (asked, timers, batch));
+    let answers = std::iter::once((&leader_asked, &leader_timers, &batch)).chain(others);
+    let first = records.len();
+    let mut timer_owners = BTreeMap::new();
+    for (thread, (asked, timers, batch)) in threads.iter().zip(answers) {
         let held = thread.held.as_ref().ok_or_else(|| lost(&who, thread.tid))?;
-        records.push(
-            Thread::take(pid, held, thread.sleep.clone(), asked, batch)
-                .doing("reading a thread's state", Some(&who))?,
-        );
+        let record = Thread::take(pid, held, thread.sleep.clone(), asked, batch)
+            .doing("reading a thread's state", Some(&who))?;
+        for timer in timers.moved(batch) {
+            // The leader is asked first, while the others stand still; later it may move beside them.
+            timer_owners.entry(timer).or_insert(record.tid);
+        }
+        records.push(record);
     }
     let held = threads[0].held.as_ref().ok_or_else(|| lost(&who, threads[0].tid))?;
     let infos = held.thread.pending_signals(true).doing("reading pending signals", Some(&who))?;
     let pending = Pending::take(&infos, subject.status.shd_pnd);
-    let life = Life::take(subject, pending, &process_asked, &batch)
+    let own = |tid: i32| {
+        let at = threads.iter().position(|thread| thread.tid == tid)?;
+        records.get(first + at).map(|record| record.tid)
+    };
+    let queues = records[first..].iter().map(|record| &record.pending).chain([&pending]);
+    let queued = queues.flat_map(Pending::timers).collect();
+    let posix_timers = PosixTimers::take(&timers, &timers_asked, own, &timer_owners, &queued);
+    for timer in posix_timers.0.iter().filter(|timer| posix_timer::is_of_caller(timer.clock)) {
+        if threads.len() > 1 && timer.clock_thread.is_none() {
+            asks.refusals.push(subject.refusal(
+                "task/posix-timer",
+                None,
+                format!("timer {} is on the CPU time of the thread that made it, and isn't set", timer.id),
+                "as long as it isn't set, the kernel doesn't tell which thread that is",
+                "have the program name the thread's clock (pthread_getcpuclockid(3)), or set the timer",
+            ));
+        }
+    }
+    let life = Life::take(subject, pending, posix_timers, &process_asked, &batch)
         .doing("reading the process's state", Some(&who))?;
     for (child, answer) in stops {
         // si_pid is set where there is news.
         if batch.output(answer, 20)[16..20] == [0; 4] {
-            told.push(child);
+            asks.told.push(child);
         }
     }
     let brk = process_asked.brk(&batch).doing("asking for the program break", Some(&who))?;

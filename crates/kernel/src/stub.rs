@@ -395,3 +395,32 @@ impl Batch {
         self.data.copy_from_slice(&bytes[data_at..data_at + len]);
     }
 }
+
+/// Batches to be run one after the other, each of which fits where it goes.
+#[derive(Debug)]
+pub struct Batches {
+    room: usize,
+    all: Vec<Batch>,
+}
+
+impl Batches {
+    /// None yet. `room`: how large each may be ([`Batch::room`]).
+    pub fn new(room: usize) -> Batches {
+        Batches { room, all: Vec::new() }
+    }
+
+    /// The last batch, or a new one where that has less than `bytes` left: a step takes [`STEP`], data its length and up
+    /// to 64.
+    pub fn with_room_for(&mut self, bytes: usize) -> &mut Batch {
+        if self.all.last().is_none_or(|batch| batch.room() + bytes > self.room) {
+            self.all.push(Batch::new());
+        }
+        let last = self.all.len() - 1;
+        &mut self.all[last]
+    }
+
+    /// All of them.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Batch> {
+        self.all.iter_mut()
+    }
+}

@@ -2,25 +2,38 @@
 
 use syscalls::Sysno;
 
+use crate::error::Result;
 use crate::gate::syscall;
 
 /// CLOCK_MONOTONIC, in nanoseconds.
 pub fn monotonic_ns() -> u64 {
-    clock_ns(libc::CLOCK_MONOTONIC)
+    always_ns(libc::CLOCK_MONOTONIC)
 }
 
 /// CLOCK_REALTIME, in nanoseconds since the epoch.
 pub fn realtime_ns() -> u64 {
-    clock_ns(libc::CLOCK_REALTIME)
+    always_ns(libc::CLOCK_REALTIME)
 }
 
-fn clock_ns(clock: i32) -> u64 {
+/// A clock whose reading can't fail, but by the gate: so it is read again.
+fn always_ns(clock: i32) -> u64 {
+    loop {
+        if let Ok(ns) = clock_ns(clock) {
+            return ns;
+        }
+    }
+}
+
+/// Any clock, in nanoseconds.
+///
+/// # Errors
+/// EINVAL: there is no such clock.
+pub fn clock_ns(clock: i32) -> Result<u64> {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the time lives over the call, which can't fail for these clocks (but by the gate: so it is made again).
-    while unsafe { syscall(Sysno::clock_gettime, [clock as usize, &raw mut time as usize, 0, 0, 0, 0]) }
-        .is_err()
-    {}
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+    // SAFETY: the time lives over the call.
+    unsafe { syscall(Sysno::clock_gettime, [clock as usize, &raw mut time as usize, 0, 0, 0, 0]) }
+        .map_err(|e| e.of(format!("clock_gettime({clock})")))?;
+    Ok(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
 }
 
 /// Sleeps this long, or less where a signal comes.

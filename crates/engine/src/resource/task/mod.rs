@@ -2,6 +2,7 @@
 
 pub mod credential;
 pub mod limit;
+pub mod posix_timer;
 pub mod process;
 pub mod schedule;
 pub mod signal;
@@ -39,9 +40,18 @@ pub fn support() -> Vec<Support> {
         Support {
             kind: "task/timer",
             kept: "interval timers: what remains and the interval",
-            not_kept: "POSIX timers: refused for now",
+            not_kept: "",
             privilege: "",
             workload: "task/timers",
+        },
+        Support {
+            kind: "task/posix-timer",
+            kept: "POSIX timers: id, clock, whom they tell, what remains, the interval, overruns that were told, signals \
+                   that wait",
+            not_kept: "that a time was an absolute date; how often a timer expired whose signal waits; on the CPU time of \
+                       a process outside the tree: refused",
+            privilege: "CAP_WAKE_ALARM for clocks that wake the machine",
+            workload: "posix_timers",
         },
         Support {
             kind: "task/sleep",

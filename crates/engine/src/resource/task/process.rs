@@ -13,15 +13,17 @@
 //!
 //! **Not saved**: CPU times, start time, accounting; the parent death signal of the root, whose parent is another one.
 
+use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStringExt;
 
 use bardo_image::Blob;
 use bardo_kernel::procfs::{self, single};
-use bardo_kernel::stub::{Arg, Batch, StepId};
-use bardo_kernel::{Sysno, fs};
+use bardo_kernel::stub::{Arg, Batch, Batches, StepId};
+use bardo_kernel::{Sysno, fs, time};
 use serde::{Deserialize, Serialize};
 
 use super::limit::Limits;
+use super::posix_timer::PosixTimers;
 use super::signal::{Actions, ActionsAsked, Pending, answer, words};
 use super::timer::IntervalTimers;
 use crate::subject::Subject;
@@ -73,6 +75,9 @@ pub struct Life {
     pub pending: Pending,
     /// Interval timers.
     pub timers: IntervalTimers,
+    /// POSIX timers.
+    #[serde(default)]
+    pub posix_timers: PosixTimers,
     /// Resource limits.
     pub limits: Limits,
     /// PR_GET_DUMPABLE.
@@ -98,6 +103,7 @@ const XFEATURE_XTILE_DATA: u64 = 18;
 /// The questions that are put inside a process.
 #[derive(Debug)]
 pub struct ProcessAsked {
+    at_ns: u64,
     brk: StepId,
     actions: ActionsAsked,
     timers: Arg,
@@ -120,7 +126,16 @@ impl ProcessAsked {
         // A processor without AMX says ENODEV or EOPNOTSUPP, and the room stays zero.
         batch.attempt(Sysno::arch_prctl, [Arg::Value(ARCH_GET_XCOMP_PERM), xstate_permission]);
         let actions = Actions::ask(batch);
-        ProcessAsked { xstate_permission, brk, actions, timers, dumpable, subreaper, thp_disable }
+        ProcessAsked {
+            at_ns: time::monotonic_ns(),
+            xstate_permission,
+            brk,
+            actions,
+            timers,
+            dumpable,
+            subreaper,
+            thp_disable,
+        }
     }
 
     /// The program break.
@@ -150,21 +165,25 @@ impl Process {
 }
 
 impl Life {
-    /// What a living process has, whose answers are in `batch`. `pending`: its queue.
+    /// What a living process has, whose answers are in `batch`. `pending`: its queue, looked at after that.
     pub fn take(
         subject: &Subject,
         pending: Pending,
+        posix_timers: PosixTimers,
         asked: &ProcessAsked,
         batch: &Batch,
     ) -> bardo_kernel::Result<Life> {
         let pid = subject.pid();
+        let asked_ns_ago = time::monotonic_ns() - asked.at_ns;
+        let rang = pending.has_from_kernel(libc::SIGALRM);
         Ok(Life {
             umask: subject.status.umask.unwrap_or(0o022),
             cwd: Blob(fs::read_link(procfs::path(pid, "cwd"))?.into_os_string().into_vec()),
             personality: single::personality(pid)?,
             actions: Actions::take(&asked.actions, batch),
             pending,
-            timers: IntervalTimers::take(asked.timers, batch),
+            timers: IntervalTimers::take(asked.timers, batch, asked_ns_ago, rang),
+            posix_timers,
             limits: Limits::take(pid)?,
             dumpable: answer(batch, asked.dumpable, 1) as u32,
             subreaper: words(batch.output(asked.subreaper, 8))[0] as u32 != 0,
@@ -209,8 +228,10 @@ impl Life {
         Ok(())
     }
 
-    /// What comes after everything that a change of credentials resets or that time counts for.
-    pub fn put_last(&self, pid: i32, batch: &mut Batch) {
+    /// What comes after everything that a change of credentials resets or that time counts for. `queued`: the timers whose
+    /// signals wait.
+    pub fn put_last(&self, pid: i32, queued: &BTreeSet<i32>, batches: &mut Batches) {
+        let batch = batches.with_room_for(4096);
         // 2 (SUID_DUMP_ROOT) can't be set; the kernel's own rules give it where it is due.
         if self.dumpable < 2 {
             batch.call(
@@ -218,7 +239,8 @@ impl Life {
                 [Arg::Value(libc::PR_SET_DUMPABLE as u64), Arg::Value(u64::from(self.dumpable))],
             );
         }
-        self.pending.put(pid, None, batch);
-        self.timers.put(batch);
+        self.pending.put(pid, None, &self.posix_timers, batches);
+        self.timers.put(batches.with_room_for(1024));
+        self.posix_timers.arm(queued, batches);
     }
 }

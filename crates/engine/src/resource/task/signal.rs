@@ -11,12 +11,14 @@
 //! the thread to itself or to its process, in order, which is the one case in which the kernel takes any `si_code`
 //! (rt_sigqueueinfo(2)). Signals that carry no information (SEND_SIG_NOINFO) are in the queue's set only: sent by kill.
 //!
-//! **Not saved**: which of a process's timers or async I/O a queued signal came from.
+//! **Not saved**: which async I/O a queued signal came from.
 
 use bardo_image::Blob;
 use bardo_kernel::Sysno;
-use bardo_kernel::stub::{Arg, Batch, StepId};
+use bardo_kernel::stub::{Arg, Batch, Batches, StepId};
 use serde::{Deserialize, Serialize};
+
+use super::posix_timer::{self, PosixTimers};
 
 /// How many signals there are.
 pub const SIGNALS: u64 = 64;
@@ -122,9 +124,25 @@ impl Pending {
         Pending(queue)
     }
 
-    /// Queues them again, to the thread itself (`own`: pid and tid as it sees them) or to its process.
-    pub fn put(&self, pid: i32, tid: Option<i32>, batch: &mut Batch) {
+    /// The timers whose signals wait here.
+    pub fn timers(&self) -> impl Iterator<Item = i32> + '_ {
+        self.0.iter().filter_map(|info| posix_timer::timer_of(info))
+    }
+
+    /// Whether the kernel has sent this signal by itself (SI_KERNEL), and it waits here.
+    pub fn has_from_kernel(&self, signal: i32) -> bool {
+        let code = (libc::SI_KERNEL as u32).to_ne_bytes();
+        self.0.iter().any(|info| number(info) == signal as u32 && info.get(8..12) == Some(&code[..]))
+    }
+
+    /// Queues them again, to the thread itself (`own`: pid and tid as it sees them) or to its process. Those that came
+    /// from one of its timers come from it again.
+    pub fn put(&self, pid: i32, tid: Option<i32>, timers: &PosixTimers, batches: &mut Batches) {
         for info in &self.0 {
+            let batch = batches.with_room_for(1024);
+            if timers.expire_again(info, batch) {
+                continue;
+            }
             let signal = Arg::Value(u64::from(number(info)));
             let at = batch.data(info);
             match tid {

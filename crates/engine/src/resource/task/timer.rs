@@ -6,7 +6,7 @@
 //!
 //! **Taken how**: getitimer inside, while the process stands still. **Put back how**: setitimer inside, at the very end.
 //!
-//! **Not saved**: below a microsecond. POSIX timers (timer_create(2)) are refused for now.
+//! **Not saved**: below a microsecond.
 
 use bardo_kernel::Sysno;
 use bardo_kernel::stub::{Arg, Batch};
@@ -30,10 +30,16 @@ impl IntervalTimers {
         room
     }
 
-    /// The answer.
-    pub fn take(asked: Arg, batch: &Batch) -> IntervalTimers {
+    /// The answer to a question that was asked this long ago. `rang`: SIGALRM waits, from the kernel.
+    pub fn take(asked: Arg, batch: &Batch, asked_ns_ago: u64, rang: bool) -> IntervalTimers {
         let w = words(batch.output(asked, 3 * ITIMERVAL));
-        IntervalTimers([0, 4, 8].map(|i| [w[i], w[i + 1], w[i + 2], w[i + 3]]))
+        let mut timers = [0, 4, 8].map(|i| [w[i], w[i + 1], w[i + 2], w[i + 3]]);
+        // It has expired since: its signal is in the queue, and one more would be too many.
+        let [_, _, s, us] = timers[0];
+        if rang && s.saturating_mul(1_000_000).saturating_add(us) <= asked_ns_ago / 1000 + 1 {
+            timers[0][2..].fill(0);
+        }
+        IntervalTimers(timers)
     }
 
     /// Sets those that run.
