@@ -241,8 +241,17 @@ impl Tree {
         }
     }
 
-    /// Sends SIGKILL to all.
+    /// Sends SIGKILL to all. They stand still before: none sees another one die and says so.
     pub fn kill(&mut self) {
+        self.update();
+        for process in &self.held {
+            process.signal(Signal::STOP);
+        }
+        let start = std::time::Instant::now();
+        let runs = |p: &Process| state(p.pid).is_some_and(|s| !"TtZX".contains(s));
+        while self.held.iter().any(runs) && start.elapsed().as_secs() < 5 {
+            std::thread::yield_now();
+        }
         self.update();
         for process in &self.held {
             process.signal(Signal::KILL);

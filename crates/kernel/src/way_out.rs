@@ -111,11 +111,16 @@ pub fn release(thread: Stopped) {
 /// The thread is gone, or a call failed.
 pub fn make_again(thread: &Stopped) -> crate::Result<bool> {
     let registers = thread.registers()?;
-    if !matches!(registers.interrupted(), Interrupted::Spurious(_)) || may_run_handler(thread.tid()) {
+    if !matches!(registers.interrupted(), Interrupted::Spurious(_)) {
         return Ok(false);
     }
+    // At once, and only then the question whether it was right: if we die before this, the program sees the EINTR.
     thread.set_registers(&registers.again())?;
-    Ok(true)
+    let spurious = !may_run_handler(thread.tid());
+    if !spurious {
+        thread.set_registers(&registers)?;
+    }
+    Ok(spurious)
 }
 
 /// Whether a signal is waiting that the thread would handle now: then its EINTR is one that it has to see.
