@@ -49,12 +49,12 @@ fn a_checkpoint_reports_figures() {
 
 #[test]
 fn a_refusal_is_machine_readable() {
-    let mut workload = Workload::start("refused", &["eventfd"]);
+    let mut workload = Workload::start("refused", &["userfaultfd"]);
     workload.wait_progress();
     let output =
         workload.on(bardo(["checkpoint", "--json", "-o"]).arg(workload.place().join("image"))).expect(3);
     let text = json(&output).to_string();
-    assert!(text.contains("eventfd") && text.contains(&workload.pid().to_string()), "{text}");
+    assert!(text.contains("userfaultfd") && text.contains(&workload.pid().to_string()), "{text}");
     workload.finish();
 }
 
@@ -75,10 +75,10 @@ fn doctor_looks_at_the_host_and_at_a_tree() {
     bardo(["doctor"]).run().ok();
     let output = bardo(["doctor", "--json"]).run().ok();
     json(&output);
-    let mut workload = Workload::start("refused", &["eventfd"]);
+    let mut workload = Workload::start("refused", &["userfaultfd"]);
     workload.wait_progress();
     let output = bardo(["doctor"]).arg(workload.pid().to_string()).run().honest();
-    output.says(&["eventfd"]);
+    output.says(&["userfaultfd"]);
     workload.wait_progress();
     workload.finish();
 }
