@@ -17,6 +17,7 @@ pub mod space;
 pub mod subject;
 pub mod support;
 pub mod survey;
+pub mod visit;
 pub mod watch;
 
 pub use error::{Error, Failure, Refusal, Result, Who};

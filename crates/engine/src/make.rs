@@ -794,7 +794,7 @@ impl<'a> Tree<'a> {
         let areas = maps::read(pid).doing("reading a memory map", Some(&who))?;
         let mem =
             fs::open(&procfs::path(pid, "mem"), libc::O_RDWR, 0).doing("opening its memory", Some(&who))?;
-        let candidates = crate::survey::candidates(&areas);
+        let candidates = crate::visit::candidates(&areas);
         let shelf = self.shelf.range();
         let candidates: Vec<Candidate> =
             candidates.into_iter().filter(|c| c.end <= shelf.0 || c.start >= shelf.0 + shelf.1).collect();
