@@ -1,7 +1,7 @@
 //! Everything `/proc` shows of a stopped tree, as text facts by name (man 5 proc).
 //!
 //! A fact's name is `PID FILE FIELD`, or `PID/TID FILE FIELD` for a thread's own. Numbers that only name something
-//! (a pipe's inode, a shared memory's) are replaced by what they tell: which is the same as which other. Neighbouring
+//! (a pipe's inode, a shared memory's, a deleted file's) are replaced by what they tell: which is the same as which other. Neighbouring
 //! areas of equal kind are one area here: the kernel may merge them, and a program can't tell.
 //!
 //! Not looked at, because it shows no state but a moment or the machine: `stack`, `syscall`, `wchan`, `sched`,
@@ -179,7 +179,10 @@ impl Snapshot {
         for line in text.lines() {
             if let Some(flags) = line.strip_prefix("VmFlags:") {
                 if let Some(area) = areas.last_mut() {
-                    area.flags = flags.trim().to_owned();
+                    let flags = flags.trim();
+                    // Without `mw` it says only by which descriptor a mapping was made that can't be written anyhow.
+                    area.flags =
+                        if flags.contains("mw") { flags.to_owned() } else { flags.replace("sh ", "") };
                 }
             } else if let Some(area) = parse_area(line, names) {
                 areas.push(area);
@@ -209,10 +212,13 @@ fn parse_area(line: &str, names: &mut Names) -> Option<Area> {
     let (device, inode) = (words.next()?, words.next()?);
     let path = words.collect::<Vec<_>>().join(" ");
     let shared_memory = permissions.ends_with('s') && path == "/dev/zero (deleted)";
-    let backing = match (inode, shared_memory) {
-        ("0", _) => path,
-        (_, true) => names.name("shared memory", &format!("{device} {inode}")),
-        (_, false) => format!("{device} {inode} {path}"),
+    let identity = format!("{device} {inode}");
+    let backing = match inode {
+        "0" => path,
+        _ if shared_memory => names.name("shared memory", &identity),
+        // Its name is gone, if it had one (a memfd never does), and so is its inode once the tree is.
+        _ if path.ends_with(" (deleted)") => names.name("inode without a name", &identity),
+        _ => format!("{identity} {path}"),
     };
     let offset = if backing.is_empty() { 0 } else { offset };
     Some(Area { start, end, permissions, offset, backing, flags: String::new() })

@@ -48,12 +48,10 @@ refusals! {
     inotify: "inotify", ["inotify"];
     pidfd: "pidfd", ["pidfd"];
     memfd: "memfd", ["memfd"];
-    mapped_memfd: "memfd-mapped", ["memfd"];
     socketpair: "socketpair", ["unix"];
     udp: "udp", ["udp"];
     tcp_listening: "tcp-listening", ["tcp"];
     deleted_file: "deleted-file", ["deleted"];
-    deleted_mapping: "deleted-mapping", ["deleted"];
     fifo: "fifo", ["fifo"];
     pty: "pty", ["ptmx"];
     timer_on_time_of_outside: "posix-timer-outside", ["timer 0 counts the CPU time"];

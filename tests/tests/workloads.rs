@@ -66,7 +66,12 @@ workloads! {
     anonymous: "memory/anonymous";
     churn: "memory/churn";
     copy_on_write: "memory/copy_on_write";
+    deleted: "memory/deleted";
+    deleted_program: "memory/deleted_program",
+        may differ "ROOT exe *" because "the name of a deleted file is gone",
+        may differ "ROOT exe" because "the name of a deleted file is gone";
     jit: "memory/jit";
+    memfd: "memory/memfd";
     private_file: "memory/private_file";
     protections: "memory/protections";
     shared_anonymous: "memory/shared_anonymous";

@@ -69,12 +69,6 @@ int main(int argc, char **argv)
     is("inotify") have(inotify_init());
     is("pidfd") have(syscall(SYS_pidfd_open, getpid(), 0));
     is("memfd") have(memfd_create("memfd", 0));
-    is("memfd-mapped") {
-        int fd = have(memfd_create("memfd", 0));
-        must(ftruncate(fd, 4096));
-        check(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) != MAP_FAILED);
-        close(fd);
-    }
     is("socketpair") {
         int ends[2];
         have(socketpair(AF_UNIX, SOCK_STREAM, 0, ends));
@@ -87,13 +81,6 @@ int main(int argc, char **argv)
     is("deleted-file") {
         have(open(data_path("deleted"), O_RDWR | O_CREAT, 0600));
         must(unlink(data_path("deleted")));
-    }
-    is("deleted-mapping") {
-        int fd = have(open(data_path("deleted"), O_RDWR | O_CREAT, 0600));
-        must(ftruncate(fd, 4096));
-        check(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) != MAP_FAILED);
-        must(unlink(data_path("deleted")));
-        close(fd);
     }
     is("fifo") {
         must(mkfifo(data_path("fifo"), 0600));

@@ -357,6 +357,7 @@ impl<'a> Tree<'a> {
     pub fn fill<R: Read>(
         &mut self,
         memory: &mut MemoryImage,
+        open: &Opened,
         first: Option<bardo_image::Pages>,
         reader: &mut Reader<R>,
     ) -> Result<u64> {
@@ -364,9 +365,10 @@ impl<'a> Tree<'a> {
         self.pinned = None;
         let pids = self.plan.living().map(|m| (m.pid as u64, self.pids[m.index])).collect();
         let places = Places { pids, shared_pid: self.pids[0], shared_at: self.shared_at };
-        let put = memory.put(first, reader, &places, self.watch, |record| {
+        let put = memory.put(first, reader, &places, &open.mapped, self.watch, |record| {
             Err(Error::Image(record.unexpected("a record after the first page")))
         })?;
+        open.mapped.settle()?;
         let cpu = procfs::stat::read(self.pids[0]).map_or(0, |stat| stat.processor);
         self.pinned = Pinned::to(cpu as usize);
         Ok(put)
@@ -377,7 +379,7 @@ impl<'a> Tree<'a> {
         let born = self.born.as_ref().ok_or_else(|| Error::Bug("the tree has no root".into()))?;
         for member in self.plan.living() {
             let life = self.life(member)?;
-            for mut batch in memory.finish_steps(member.pid as u64, self.site())? {
+            for mut batch in memory.finish_steps(member.pid as u64, &open.mapped, self.site())? {
                 self.run_leader(member, &mut batch, "finishing memory")?;
             }
             for mut batch in self.plan.files.steps(member.pid, &open.pool, self.shelf.room()) {

@@ -118,8 +118,8 @@ pub fn restart(request: Request, watch: &dyn Watch) -> Result<Restarted> {
 
     watch.stage(Stage::Files);
     let base = plan.files.highest_fd().max(2) + 1;
-    let pool = plan.files.open_all(&request.external, base)?;
     let mapped = memory.open_all(base, request.files)?;
+    let pool = plan.files.open_all(&request.external, &mapped, base)?;
     let open = Opened { pool, mapped };
 
     watch.stage(Stage::Processes);
@@ -128,7 +128,7 @@ pub fn restart(request: Request, watch: &dyn Watch) -> Result<Restarted> {
     tree.build(&memory, &open)?;
 
     watch.stage(Stage::Memory);
-    let page_bytes = tree.fill(&mut memory, first, &mut reader)?;
+    let page_bytes = tree.fill(&mut memory, &open, first, &mut reader)?;
 
     watch.stage(Stage::Go);
     tree.furnish(&memory, &open)?;

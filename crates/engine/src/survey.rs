@@ -81,8 +81,8 @@ pub fn look(frozen: &mut Frozen, externals: &[String], watch: &dyn Watch) -> Res
     }
     own_parents(frozen, &mut processes)?;
     let subjects: Vec<&Subject> = frozen.processes.iter().map(|p| &p.subject).collect();
+    let files = file::survey(&subjects, externals, &mut shared, &mut refusals)?;
     shared.complete(&subjects, &mut refusals)?;
-    let files = file::survey(&subjects, externals, &mut refusals)?;
     if let Err(hindrances) = family::plan(&processes) {
         for hindrance in hindrances {
             refusals.push(frozen.processes[hindrance.process].subject.refusal(

@@ -297,6 +297,45 @@ pub fn sync(fd: BorrowedFd<'_>) -> Result<()> {
         .map_err(|e| e.of(format!("fsync(fd {})", fd.as_raw_fd())))
 }
 
+/// Sets permission bits (fchmod(2)).
+///
+/// # Errors
+/// EPERM: another's file.
+pub fn set_mode(fd: BorrowedFd<'_>, mode: u32) -> Result<()> {
+    // SAFETY: no memory is touched.
+    unsafe { syscall(Sysno::fchmod, [fd.as_raw_fd() as usize, mode as usize, 0, 0, 0, 0]) }
+        .map(drop)
+        .map_err(|e| e.of(format!("fchmod(fd {}, {mode:#o})", fd.as_raw_fd())))
+}
+
+/// Sets owner and group (fchown(2)).
+///
+/// # Errors
+/// EPERM: giving a file away needs CAP_CHOWN.
+pub fn set_owner(fd: BorrowedFd<'_>, uid: u32, gid: u32) -> Result<()> {
+    // SAFETY: no memory is touched.
+    unsafe { syscall(Sysno::fchown, [fd.as_raw_fd() as usize, uid as usize, gid as usize, 0, 0, 0]) }
+        .map(drop)
+        .map_err(|e| e.of(format!("fchown(fd {}, {uid}, {gid})", fd.as_raw_fd())))
+}
+
+/// Sets the time of the last change of content, nanoseconds since the epoch (utimensat(2)).
+///
+/// # Errors
+/// EPERM: another's file.
+pub fn set_mtime(fd: BorrowedFd<'_>, mtime_ns: i64) -> Result<()> {
+    const BILLION: i64 = 1_000_000_000;
+    let times = [
+        libc::timespec { tv_sec: 0, tv_nsec: libc::UTIME_OMIT },
+        libc::timespec { tv_sec: mtime_ns.div_euclid(BILLION), tv_nsec: mtime_ns.rem_euclid(BILLION) },
+    ];
+    let args = [fd.as_raw_fd() as usize, 0, times.as_ptr() as usize, 0, 0, 0];
+    // SAFETY: the two times live over the call; no path means the descriptor itself.
+    unsafe { syscall(Sysno::utimensat, args) }
+        .map(drop)
+        .map_err(|e| e.of(format!("utimensat(fd {}, {mtime_ns} ns)", fd.as_raw_fd())))
+}
+
 /// A descriptor as a stream whose every read and write passes the gate.
 #[derive(Debug)]
 pub struct Stream(pub OwnedFd);

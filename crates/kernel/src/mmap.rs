@@ -5,6 +5,7 @@
 //!
 //! Privilege: none.
 
+use std::ffi::OsStr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -28,7 +29,8 @@ pub mod memfd {
 
 /// Makes an anonymous file in memory. Flags that the kernel doesn't know yet (NOEXEC_SEAL, EXEC before Linux 6.3) are
 /// left out.
-pub fn memfd_create(name: &str, flags: u32) -> Result<OwnedFd> {
+pub fn memfd_create(name: impl AsRef<OsStr>, flags: u32) -> Result<OwnedFd> {
+    let name = name.as_ref();
     let c = crate::fs::c_path(std::path::Path::new(name))?;
     let create = |flags: u32| {
         // SAFETY: the name lives over the call; the descriptor is new and ours.

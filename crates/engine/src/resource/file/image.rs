@@ -13,6 +13,7 @@ use super::pool::{Making, Pool};
 use super::table::{self, FD_MAX, Table, TableEntry};
 use super::{Hindrance, KINDS, Rules, Saved};
 use crate::error::{Doing, Error, Refusal, Result};
+use crate::resource::memory::MappedFiles;
 use crate::restart;
 
 /// The files of an image.
@@ -164,16 +165,16 @@ impl FilesImage {
     }
 
     /// Opens everything once, at numbers from `base` on, which must be above [`FilesImage::highest_fd`]. All are
-    /// close-on-exec; children inherit them. Our soft limit of open files is raised first, and children inherit that too.
+    /// close-on-exec; children inherit them. `inodes` has those whose content comes from the image. Our soft limit of open files is raised first, and children inherit that too.
     ///
     /// # Errors
     /// Where this host said no. Nothing is left open.
-    pub fn open_all(&self, external: &[String], base: i32) -> Result<Pool> {
+    pub fn open_all(&self, external: &[String], inodes: &MappedFiles, base: i32) -> Result<Pool> {
         if base <= self.highest_fd() {
             return Err(Error::Bug(format!("base {base}, with descriptors up to {}", self.highest_fd())));
         }
         rlimit::raise_files(self.numbers(base)).doing("raising the limit of open files", None)?;
-        let mut making = Making::new(base, Connections::new(external), &self.pipes);
+        let mut making = Making::new(base, Connections::new(external), &self.pipes, inodes);
         for (id, file) in &self.files {
             let fd = file.open(*id, &mut making)?;
             making.put(*id, fd)?;

@@ -7,6 +7,7 @@ use super::external::Connections;
 use super::image::lift;
 use super::pipe::{OpenPipe, SavedPipe};
 use crate::error::{Error, Result};
+use crate::resource::memory::MappedFiles;
 
 /// The open files, by id.
 #[derive(Debug)]
@@ -39,6 +40,8 @@ pub struct Making<'a> {
     base: i32,
     /// What the outside connects to.
     pub(super) connections: Connections<'a>,
+    /// Inodes whose content comes from the image.
+    pub inodes: &'a MappedFiles,
     saved_pipes: &'a BTreeMap<u64, SavedPipe>,
     pipes: BTreeMap<u64, OpenPipe>,
     pool: Pool,
@@ -49,9 +52,10 @@ impl<'a> Making<'a> {
         base: i32,
         connections: Connections<'a>,
         saved_pipes: &'a BTreeMap<u64, SavedPipe>,
+        inodes: &'a MappedFiles,
     ) -> Making<'a> {
         let pool = Pool { files: BTreeMap::new(), roles: BTreeMap::new() };
-        Making { base, connections, saved_pipes, pipes: BTreeMap::new(), pool }
+        Making { base, connections, inodes, saved_pipes, pipes: BTreeMap::new(), pool }
     }
 
     /// A pipe of the image, made and filled when it is first asked for.

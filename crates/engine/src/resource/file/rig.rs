@@ -13,6 +13,7 @@ use bardo_kernel::{fcntl, pidfd, ptrace};
 
 use super::*;
 use crate::error::{Refusal, Who};
+use crate::resource::memory::{MappedFiles, Shared};
 use crate::subject::Subject;
 
 /// Whether this is a process that runs this one test and nothing else. If not, it is run in one: what other tests of this
@@ -132,7 +133,7 @@ impl Drop for Dir {
 pub(super) fn look(subjects: &[&Subject], vouched: &[&str]) -> (Files, Vec<Refusal>) {
     let vouched: Vec<String> = vouched.iter().map(|v| (*v).to_owned()).collect();
     let mut refusals = Vec::new();
-    let files = survey(subjects, &vouched, &mut refusals).unwrap();
+    let files = survey(subjects, &vouched, &mut Shared::new().unwrap(), &mut refusals).unwrap();
     (files, refusals)
 }
 
@@ -180,7 +181,8 @@ impl Revived {
             ours.iter().map(|a| (a.start, a.end)).filter(|(s, _)| *s < 1 << 47).collect();
         let hole = find_hole(&taken, layout.len() as u64, 1 << 16, 1 << 46).unwrap();
         let shelf = Shelf::build(hole, layout).unwrap();
-        let pool = image.open_all(&external, 500.max(image.highest_fd() + 1)).unwrap();
+        let pool =
+            image.open_all(&external, &MappedFiles::default(), 500.max(image.highest_fd() + 1)).unwrap();
         let mut revived = Revived { shelf, pids: Vec::new() };
         for (slot, pid) in pids.iter().enumerate() {
             let fork = CloneArgs { exit_signal: libc::SIGCHLD as u64, ..CloneArgs::default() };

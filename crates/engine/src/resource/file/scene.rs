@@ -5,11 +5,12 @@
 //! of one inode cost n·log n calls at worst. All else is asked once per open file, by a duplicate that is held for a moment
 //! (pidfd_getfd(2)).
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bardo_kernel::fcntl::{self, Owner};
 use bardo_kernel::fs::Stat;
@@ -24,6 +25,7 @@ use super::path::{self, Reach};
 use super::pipe::Pipes;
 use super::survey::Collected;
 use crate::error::{Doing, Error, Result, Who};
+use crate::resource::memory::Shared;
 use crate::subject::Subject;
 
 /// O_ASYNC as the kernel has it (the C library's name is FASYNC).
@@ -132,6 +134,8 @@ pub struct Scene<'a> {
     /// Terminals that belong to the outside: somebody's stdio, or the controlling terminal.
     pub terminals: BTreeSet<u64>,
     outside: OnceCell<Outside>,
+    /// What the tree has in common: inodes whose content goes into the image.
+    shared: RefCell<&'a mut Shared>,
     /// As which of 0, 1 and 2 something is held: by the root, else by anybody.
     roles: BTreeMap<Object, BTreeSet<i32>>,
 }
@@ -147,7 +151,11 @@ impl<'a> Scene<'a> {
     ///
     /// # Errors
     /// Where `/proc` or kcmp(2) can't be asked.
-    pub fn look(subjects: &'a [&'a Subject], vouched: &'a [String]) -> Result<Scene<'a>> {
+    pub fn look(
+        subjects: &'a [&'a Subject],
+        vouched: &'a [String],
+        shared: &'a mut Shared,
+    ) -> Result<Scene<'a>> {
         let (entries, files) = find(subjects)?;
         let mut scene = Scene {
             subjects,
@@ -157,6 +165,7 @@ impl<'a> Scene<'a> {
             pipes: Pipes::default(),
             terminals: BTreeSet::new(),
             outside: OnceCell::new(),
+            shared: RefCell::new(shared),
             roles: BTreeMap::new(),
         };
         scene.find_terminals()?;
@@ -194,6 +203,19 @@ impl<'a> Scene<'a> {
                 Ok(self.outside.get_or_init(|| outside))
             }
         }
+    }
+
+    /// Has the content of its inode, which no name leads to, go into the image: the inode's id there, under which a restart
+    /// finds it ([`crate::resource::memory::MappedFiles::inode`]). What maps it, and what else is an opening of it, has
+    /// the same.
+    ///
+    /// # Errors
+    /// Where it can't be looked at. What else stands in the way is refused by [`Shared::complete`].
+    pub fn keep_content(&self, file: &Seen) -> Result<u64> {
+        let link = file.link.as_os_str().as_bytes();
+        let name = OsStr::from_bytes(link.strip_suffix(b" (deleted)").unwrap_or(link));
+        let subject = self.subjects[file.holders[0].subject];
+        self.shared.borrow_mut().hold(subject, Path::new(name), &self.duplicate(file)?)
     }
 
     /// Whether the user vouches for it: by its link's text, or as `fd:PID:NUMBER`.

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::scene::{Entry, Holder, Scene, Seen, unite};
 use super::{KINDS, table};
 use crate::error::{Doing, Error, Refusal, Result, Who};
+use crate::resource::memory::Shared;
 use crate::subject::Subject;
 
 /// What the kinds gather.
@@ -112,15 +113,21 @@ impl Files {
 }
 
 /// Looks at the files of a frozen tree, the root first among the subjects. `vouched` names what may belong to the outside,
-/// as refusals spell it: a link's text (`pipe:[4711]`, `/dev/pts/3`, `socket:[99]`) or `fd:PID:NUMBER`.
+/// as refusals spell it: a link's text (`pipe:[4711]`, `/dev/pts/3`, `socket:[99]`) or `fd:PID:NUMBER`. Inodes without a name
+/// go to `shared`.
 ///
 /// What stands in the way is added to `refusals`; the result is good to write only where nothing was.
 ///
 /// # Errors
 /// Where looking failed.
-pub fn survey(subjects: &[&Subject], vouched: &[String], refusals: &mut Vec<Refusal>) -> Result<Files> {
+pub fn survey(
+    subjects: &[&Subject],
+    vouched: &[String],
+    shared: &mut Shared,
+    refusals: &mut Vec<Refusal>,
+) -> Result<Files> {
     refuse_shared_tables(subjects, refusals)?;
-    let scene = Scene::look(subjects, vouched)?;
+    let scene = Scene::look(subjects, vouched, shared)?;
     let mut out = Collected::default();
     for file in &scene.files {
         let kind = KINDS.iter().find(|kind| kind.claims(file, &scene));

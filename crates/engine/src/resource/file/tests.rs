@@ -16,6 +16,7 @@ use super::rig::{
 };
 use super::*;
 use crate::error::Error;
+use crate::resource::memory::MappedFiles;
 
 #[test]
 fn files_of_every_kind_come_back_in_every_place() {
@@ -84,8 +85,8 @@ fn steps_fit_and_leave_nothing_else_open() {
     let dir = Dir::new();
     let sleeper = Sleeper::quiet(&format!("exec 4<{} 9<&4", dir.file("x", b"")));
     let image = through_an_image(&accepted(&[&sleeper.subject]));
-    let pool = image.open_all(&[], 100).unwrap();
-    assert!(image.open_all(&[], 9).is_err(), "a base within the tables");
+    let pool = image.open_all(&[], &MappedFiles::default(), 100).unwrap();
+    assert!(image.open_all(&[], &MappedFiles::default(), 9).is_err(), "a base within the tables");
     let lines: Vec<String> = image.steps(sleeper.subject.own_pid, &pool, 4096)[0].lines().collect();
     let closes: Vec<&str> =
         lines.iter().map(String::as_str).filter(|l| l.starts_with("close_range")).collect();

@@ -187,6 +187,16 @@ pub enum Backing {
         #[serde(default, skip_serializing_if = "is_default")]
         writable: bool,
     },
+    /// An inode that has no name (`memory/inode`).
+    Inode {
+        /// Its id.
+        inode: u64,
+        /// Where in it the area begins, in bytes.
+        offset: u64,
+        /// As for a file.
+        #[serde(default, skip_serializing_if = "is_default")]
+        writable: bool,
+    },
     /// A shared anonymous object.
     Object {
         /// Its id.
@@ -206,6 +216,11 @@ impl Backing {
     /// Whether the kernel made it: vdso and its data.
     pub fn is_kernels(&self) -> bool {
         matches!(self, Backing::Vdso | Backing::Vvar | Backing::VvarVclock)
+    }
+
+    /// Whether a file lies behind it that a private page hides.
+    pub fn is_file(&self) -> bool {
+        matches!(self, Backing::File { .. } | Backing::Inode { .. })
     }
 }
 
@@ -291,13 +306,15 @@ impl Area {
             Backing::File { file, .. } if file as usize >= files => {
                 Some(format!("the area {span} is of file {file}, and there are {files}"))
             }
-            Backing::File { offset, .. } | Backing::Object { offset, .. } if !end_of(offset) => {
+            Backing::File { offset, .. } | Backing::Inode { offset, .. } | Backing::Object { offset, .. }
+                if !end_of(offset) =>
+            {
                 Some(format!("the area {span} begins at {offset:#x} of its file"))
             }
-            Backing::File { writable: true, .. } if !self.shared => {
+            Backing::File { writable: true, .. } | Backing::Inode { writable: true, .. } if !self.shared => {
                 Some(format!("the area {span} is private, and writes to its file"))
             }
-            Backing::File { writable: false, .. }
+            Backing::File { writable: false, .. } | Backing::Inode { writable: false, .. }
                 if self.shared && self.prot & libc::PROT_WRITE as u32 != 0 =>
             {
                 Some(format!("the area {span} writes to a file that may only be read"))

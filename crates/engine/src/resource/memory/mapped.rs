@@ -14,11 +14,13 @@
 //! **Put back how**: each file is opened once before there is any process, and each process maps it from the inherited
 //! descriptor at its place, then gets its own pages.
 //!
-//! **Not saved**: what files hold. Files without a name (deleted, replaced, memfd, SysV) and devices are refused;
-//! `/dev/zero` mapped privately is anonymous memory with a name, and kept.
+//! **Not saved**: what files hold, unless they have no name any more ([`super::inode`]). SysV memory and devices are
+//! refused; `/dev/zero` mapped privately is anonymous memory with a name, and kept.
 
-use std::collections::HashMap;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use bardo_kernel::procfs::maps;
@@ -26,6 +28,8 @@ use bardo_kernel::{Failed, fcntl, fs};
 use serde::{Deserialize, Serialize};
 
 use super::area::FilePath;
+use super::inode::{InodeRecord, OpenInode};
+use super::object::Key;
 use crate::error::{Doing, Error, Refusal, Result};
 use crate::restart::Files;
 use crate::subject::Subject;
@@ -59,7 +63,7 @@ pub(super) struct Obstacle {
 
 /// Files that were looked up, so that a thousand processes with the same libraries cost one look each.
 #[derive(Debug, Default)]
-pub(super) struct Known(HashMap<(u64, u64, PathBuf, bool), std::result::Result<FileIdentity, Obstacle>>);
+pub(super) struct Known(HashMap<(u64, u64, PathBuf, bool), std::result::Result<Identified, Obstacle>>);
 
 fn device_of(stat: &fs::Stat) -> (u32, u32) {
     (libc::major(stat.rdev), libc::minor(stat.rdev))
@@ -93,13 +97,27 @@ impl FileIdentity {
     }
 }
 
+/// What lies behind an area.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Identified {
+    /// A file that its path leads to.
+    Named(FileIdentity),
+    /// A file that no path leads to any more.
+    Nameless {
+        /// Its device and inode.
+        key: Key,
+        /// The path that it had.
+        path: PathBuf,
+    },
+}
+
 impl Known {
     /// The file of an area: identified, or why it can't be mapped again.
     pub fn identify(
         &mut self,
         subject: &Subject,
         area: &maps::Area,
-    ) -> std::result::Result<FileIdentity, Obstacle> {
+    ) -> std::result::Result<Identified, Obstacle> {
         let key = (area.dev(), area.inode, PathBuf::from(&area.path), area.deleted || area.perms.shared);
         if let Some(known) = self.0.get(&key) {
             return known.clone();
@@ -110,7 +128,7 @@ impl Known {
     }
 }
 
-fn identify(subject: &Subject, area: &maps::Area) -> std::result::Result<FileIdentity, Obstacle> {
+fn identify(subject: &Subject, area: &maps::Area) -> std::result::Result<Identified, Obstacle> {
     let map_file =
         bardo_kernel::procfs::path(subject.pid(), &format!("map_files/{:x}-{:x}", area.start, area.end));
     // Needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN; without it `maps` must do.
@@ -132,56 +150,62 @@ fn identify(subject: &Subject, area: &maps::Area) -> std::result::Result<FileIde
             path = link;
         }
     }
+    let is_regular = |stat: &fs::Stat| stat.kind() == libc::S_IFREG;
     let shown = path.display();
     match now {
         Ok(now) if is_it(&now) => {
             let zero = now.kind() == libc::S_IFCHR && device_of(&now) == (1, 5) && !area.perms.shared;
-            if now.kind() == libc::S_IFREG || zero {
-                return Ok(FileIdentity::of(&path, &now));
+            if is_regular(&now) || zero {
+                return Ok(Identified::Named(FileIdentity::of(&path, &now)));
             }
-            Err(Obstacle {
-                code: "memory/device",
-                what: format!("a mapping of the device {shown}"),
-                why: "what a device has behind a mapping is known to its driver alone",
-                remedy: "checkpoint while the program doesn't use the device",
-            })
+            Err(device(format!("a mapping of the device {shown}")))
         }
-        _ if area.deleted => Err(Obstacle {
-            code: "memory/deleted-file",
-            what: format!("a mapping of {shown}, which was deleted"),
-            why: "the file has no name any more by which a restart could open it",
-            remedy: "restart the program so that it maps the files as they are now",
-        }),
-        Ok(_) => Err(Obstacle {
-            code: "memory/deleted-file",
-            what: format!("a mapping of {shown}, which was replaced by another file"),
-            why: "a restart would map the new file under the old program",
-            remedy: "restart the program so that it maps the files as they are now",
-        }),
-        Err(_) => Err(Obstacle {
+        _ if mapped.as_ref().is_some_and(|mapped| !is_regular(mapped)) => {
+            Err(device(format!("a mapping of the device {shown}, which was deleted")))
+        }
+        // What is mapped privately needs nothing but the content; a file that was mounted over is shared with who
+        // reaches it on other ways.
+        _ if area.deleted || !area.perms.shared => {
+            let key = mapped.map_or((area.dev(), area.inode), |mapped| (mapped.dev, mapped.ino));
+            Ok(Identified::Nameless { key, path })
+        }
+        _ => Err(Obstacle {
             code: "memory/unreachable-file",
-            what: format!("a mapping of {shown}, which can't be reached by that path from here"),
-            why: "a restart couldn't open it either",
+            what: format!("a shared mapping of {shown}, which can't be reached by that path from here"),
+            why: "a restart couldn't open it either, and a copy wouldn't be shared with who has it too",
             remedy: "run bardo where the path names this file: in the program's own root and mount namespace",
         }),
     }
 }
 
+fn device(what: String) -> Obstacle {
+    Obstacle {
+        code: "memory/device",
+        what,
+        why: "what a device has behind a mapping is known to its driver alone",
+        remedy: "checkpoint while the program doesn't use the device",
+    }
+}
+
 /// The program file of a process: what `/proc/PID/exe` names.
-pub(super) fn program(subject: &Subject) -> Result<std::result::Result<FileIdentity, Obstacle>> {
+pub(super) fn program(subject: &Subject) -> Result<Identified> {
     let link = bardo_kernel::procfs::path(subject.pid(), "exe");
     let path = fs::read_link(&link).doing("reading which program it runs", Some(&subject.who))?;
     let mapped = fs::stat(&link).doing("reading which program it runs", Some(&subject.who))?;
-    let found = match fs::stat(&path) {
-        Ok(now) if (now.dev, now.ino) == (mapped.dev, mapped.ino) => Ok(FileIdentity::of(&path, &now)),
-        _ => Err(Obstacle {
-            code: "memory/deleted-file",
-            what: format!("its program {}, which isn't there any more", path.display()),
-            why: "the file has no name any more by which a restart could open it",
-            remedy: "restart the program from the file as it is now",
-        }),
-    };
-    Ok(found)
+    Ok(match fs::stat(&path) {
+        Ok(now) if (now.dev, now.ino) == (mapped.dev, mapped.ino) => {
+            Identified::Named(FileIdentity::of(&path, &now))
+        }
+        _ => Identified::Nameless { key: (mapped.dev, mapped.ino), path: without_mark(path) },
+    })
+}
+
+/// A link's text without the mark that the kernel sets behind the path of a file that lost it.
+fn without_mark(link: PathBuf) -> PathBuf {
+    match link.as_os_str().as_bytes().strip_suffix(b" (deleted)") {
+        Some(path) => PathBuf::from(OsStr::from_bytes(path)),
+        None => link,
+    }
 }
 
 /// The refusal for a file that isn't what it was, if it isn't.
@@ -218,6 +242,7 @@ pub(super) fn check(file: &FileIdentity, policy: Files) -> Option<Refusal> {
 pub struct MappedFiles {
     fds: Vec<OwnedFd>,
     by_use: HashMap<(PathBuf, bool), usize>,
+    inodes: BTreeMap<u64, OpenInode>,
 }
 
 impl MappedFiles {
@@ -259,8 +284,50 @@ impl MappedFiles {
             .ok_or_else(|| Error::Bug(format!("{} was never opened", file.path.0.display())))
     }
 
-    /// The numbers in use.
-    pub fn numbers(&self) -> impl Iterator<Item = i32> {
-        self.fds.iter().map(AsRawFd::as_raw_fd)
+    /// Makes an inode that has no name, at numbers of at least `base`.
+    pub(super) fn make(&mut self, id: u64, record: &InodeRecord, base: i32) -> Result<()> {
+        self.inodes.insert(id, OpenInode::make(record, base)?);
+        Ok(())
+    }
+
+    fn nameless(&self, id: u64) -> Result<&OpenInode> {
+        self.inodes.get(&id).ok_or_else(|| Error::Bug(format!("the inode {id} was never made")))
+    }
+
+    /// Has an inode without a name open to write too.
+    pub(super) fn open_to_write(&mut self, id: u64, base: i32) -> Result<()> {
+        let inode = self.inodes.get_mut(&id);
+        inode.ok_or_else(|| Error::Bug(format!("the inode {id} was never made")))?.open_to_write(base)
+    }
+
+    /// The number of the descriptor of an inode without a name, the same in every process.
+    pub(super) fn number_of(&self, id: u64, writable: bool) -> Result<u64> {
+        let inode = self.nameless(id)?;
+        let fd = if writable { inode.write.as_ref() } else { Some(&inode.read) };
+        fd.map(|fd| fd.as_raw_fd() as u64)
+            .ok_or_else(|| Error::Bug(format!("the inode {id} isn't open to write")))
+    }
+
+    /// A descriptor to fill an inode without a name through.
+    pub(super) fn to_fill(&self, id: u64) -> Result<OwnedFd> {
+        self.nameless(id)?.to_write()
+    }
+
+    /// An inode without a name, open to read. Under `/proc/self/fd` it can be opened in every other way.
+    ///
+    /// It has its size; its content comes with the pages.
+    ///
+    /// # Errors
+    /// [`Error::Bug`] for an id that no record told of.
+    pub fn inode(&self, id: u64) -> Result<BorrowedFd<'_>> {
+        Ok(self.nameless(id)?.read.as_fd())
+    }
+
+    /// Once all pages are put, and everything is mapped: modes, times and seals of inodes without a name.
+    ///
+    /// # Errors
+    /// Those of the calls.
+    pub fn settle(&self) -> Result<()> {
+        self.inodes.values().try_for_each(OpenInode::settle)
     }
 }

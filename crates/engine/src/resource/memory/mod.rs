@@ -3,12 +3,14 @@
 //! A checkpoint runs [`survey`] on each process, [`Shared::complete`] once, then writes ([`Shared::write`] before every
 //! [`Space::write`], since areas name objects), then [`take`]s the pages. A restart goes through [`MemoryImage`].
 //!
-//! A *space* in the image is what page frames belong to: a process's memory (its own pid) or a shared object
-//! ([`shared::OBJECTS`] and up).
+//! A *space* in the image is what page frames belong to: a process's memory (its own pid) or an object that processes have in
+//! common ([`object::OBJECTS`] and up).
 
 pub mod anonymous;
 pub mod area;
+pub mod inode;
 pub mod mapped;
+pub mod object;
 pub mod pages;
 pub mod put;
 pub mod restore;
@@ -17,10 +19,10 @@ pub mod space;
 pub mod vdso;
 
 pub use mapped::MappedFiles;
+pub use object::Shared;
 pub use pages::{Taken, take};
 pub use put::Places;
 pub use restore::{MemoryImage, Site};
-pub use shared::Shared;
 pub use space::{Space, survey};
 
 use crate::support::Support;
@@ -37,9 +39,18 @@ pub const KINDS: &[Support] = &[
     Support {
         kind: "memory/mapped",
         kept: "private and shared file mappings; of private ones the pages that were written",
-        not_kept: "the files; deleted or replaced files, memfd, SysV, devices: refused",
+        not_kept: "what the files hold; SysV memory, devices: refused",
         privilege: "",
         workload: "memory/private_file",
+    },
+    Support {
+        kind: "memory/inode",
+        kept: "what is mapped or open of memfds and of deleted or replaced files (libraries that were upgraded), with the \
+               content",
+        not_kept: "the name of a deleted file; files that are shared and have another name, or that others have too: refused",
+        privilege: "CAP_CHECKPOINT_RESTORE for what is mapped and neither open nor the program: all of its content, its size, \
+                    mode and seals",
+        workload: "memory/deleted",
     },
     Support {
         kind: "memory/shared",

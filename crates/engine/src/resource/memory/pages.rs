@@ -24,7 +24,7 @@ use bardo_kernel::process_vm::{self, Range};
 use bardo_kernel::{Errno, Failed, fs};
 
 use super::area::{PAGE, Span};
-use super::shared::Shared;
+use super::object::Shared;
 use super::space::Space;
 use crate::error::{Doing, Error, Failure, Result, Who};
 use crate::subject::Subject;
@@ -258,12 +258,10 @@ fn read_file(file: BorrowedFd<'_>, start: u64, buffer: &mut [u8]) -> bardo_kerne
     let mut done = 0;
     while done < buffer.len() {
         match fs::pread(file, &mut buffer[done..], start + done as u64)? {
-            // An object of shared memory never shrinks, and ends at a page's end.
+            // A file may end within its last page.
             0 => {
-                return Err(Failed::unexpected(format!(
-                    "pread(shared memory, {:#x}) = 0",
-                    start + done as u64
-                )));
+                buffer[done..].fill(0);
+                break;
             }
             n => done += n,
         }

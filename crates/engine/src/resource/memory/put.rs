@@ -14,12 +14,13 @@ use std::sync::mpsc;
 
 use bardo_image::{Frame, Pages, Reader, Record, RunKind};
 use bardo_kernel::process_vm::{self, Range};
-use bardo_kernel::{Errno, Failed};
+use bardo_kernel::{Errno, Failed, fs};
 
-use super::area::{Backing, Span};
+use super::area::{PAGE, Span};
+use super::mapped::MappedFiles;
+use super::object::OBJECTS;
 use super::pages::cancelled;
 use super::restore::MemoryImage;
-use super::shared::OBJECTS;
 use crate::error::{Doing, Error, Result};
 use crate::watch::Watch;
 
@@ -48,6 +49,7 @@ impl MemoryImage {
         first: Option<Pages>,
         reader: &mut Reader<R>,
         places: &Places,
+        files: &MappedFiles,
         watch: &dyn Watch,
         mut other: impl FnMut(Record) -> Result<()>,
     ) -> Result<u64> {
@@ -56,7 +58,7 @@ impl MemoryImage {
         let image = &*self;
         let (bytes, filled) = std::thread::scope(|scope| {
             let writer = scope.spawn(move || {
-                let mut putter = Putter::new(image, places);
+                let mut putter = Putter::new(image, places, files);
                 for pages in coming {
                     if watch.cancelled() {
                         return Err(cancelled("putting pages back"));
@@ -106,7 +108,8 @@ struct Progress {
     /// Stretches that were written, by start.
     written: BTreeMap<u64, u64>,
     filled: Vec<usize>,
-    mem: Option<OwnedFd>,
+    /// The process's memory, or the inode.
+    file: Option<OwnedFd>,
 }
 
 impl Progress {
@@ -134,6 +137,7 @@ impl Progress {
 struct Putter<'a> {
     image: &'a MemoryImage,
     places: &'a Places,
+    files: &'a MappedFiles,
     progress: HashMap<u64, Progress>,
     bytes: u64,
 }
@@ -146,8 +150,8 @@ enum Way {
 }
 
 impl<'a> Putter<'a> {
-    fn new(image: &'a MemoryImage, places: &'a Places) -> Putter<'a> {
-        Putter { image, places, progress: HashMap::new(), bytes: 0 }
+    fn new(image: &'a MemoryImage, places: &'a Places, files: &'a MappedFiles) -> Putter<'a> {
+        Putter { image, places, files, progress: HashMap::new(), bytes: 0 }
     }
 
     fn filled(self) -> Vec<(u64, usize)> {
@@ -156,6 +160,9 @@ impl<'a> Putter<'a> {
 
     fn put(&mut self, pages: &Pages) -> Result<()> {
         let wrong = |what: String| Error::Image(pages.unexpected(what));
+        if let Some(inode) = self.image.inodes.get(&pages.space) {
+            return self.put_into_file(pages, inode.size);
+        }
         let pid = match pages.space {
             OBJECTS.. => Some(self.places.shared_pid),
             id => self.places.pids.get(&id).copied(),
@@ -167,9 +174,7 @@ impl<'a> Putter<'a> {
         for run in &pages.runs {
             let span = Span { start: run.at, end: run.end() };
             match run.kind {
-                RunKind::Parent { .. } => {
-                    return Err(wrong("pages of a parent image, which this bardo can't follow".into()));
-                }
+                RunKind::Parent { .. } => return Err(parent(pages)),
                 RunKind::Zero => {
                     for (part, _, of_file) in self.stretches(pages.space, span).map_err(wrong)? {
                         let over = if of_file { vec![part] } else { self.progress(pages.space).before(part) };
@@ -200,6 +205,49 @@ impl<'a> Putter<'a> {
         self.write(pid, &direct, &pages.data[from..to])?;
         self.bytes += pages.data.len() as u64;
         Ok(())
+    }
+
+    /// Fills an inode, which has its size and holes everywhere else.
+    fn put_into_file(&mut self, pages: &Pages, size: u64) -> Result<()> {
+        let doing = || format!("filling the inode {}", pages.space);
+        let mut from = 0;
+        for run in &pages.runs {
+            let span = Span { start: run.at, end: run.end() };
+            if span.end > size.next_multiple_of(PAGE) {
+                let what = format!("{span} passes the end of an inode of {size} bytes");
+                return Err(Error::Image(pages.unexpected(what)));
+            }
+            match run.kind {
+                RunKind::Parent { .. } => return Err(parent(pages)),
+                RunKind::Zero => {
+                    for part in self.progress(pages.space).before(span) {
+                        let zeros = vec![0; part.cut(Span { start: 0, end: size }).len() as usize];
+                        let file = self.file(pages.space)?;
+                        write_file(file, &zeros, part.start).doing(doing(), None)?;
+                    }
+                }
+                RunKind::Data => {
+                    let bytes = &pages.data[from..from + span.len() as usize];
+                    from += bytes.len();
+                    // The last page may pass the end.
+                    let own = &bytes[..span.cut(Span { start: 0, end: size }).len() as usize];
+                    write_file(self.file(pages.space)?, own, span.start).doing(doing(), None)?;
+                    self.progress(pages.space).note(span);
+                }
+            }
+        }
+        self.bytes += pages.data.len() as u64;
+        Ok(())
+    }
+
+    /// An inode, open to be filled.
+    fn file(&mut self, id: u64) -> Result<&OwnedFd> {
+        let files = self.files;
+        let progress = self.progress(id);
+        Ok(match &mut progress.file {
+            Some(file) => file,
+            none => none.insert(files.to_fill(id)?),
+        })
     }
 
     fn progress(&mut self, space: u64) -> &mut Progress {
@@ -241,7 +289,7 @@ impl<'a> Putter<'a> {
             let end = span.end.min(area.end);
             let writable = area.fill_prot() & libc::PROT_WRITE as u32 != 0;
             let way = if writable { Way::Direct } else { Way::Forced };
-            parts.push((Span { start: at, end }, way, matches!(area.backing, Backing::File { .. })));
+            parts.push((Span { start: at, end }, way, area.backing.is_file()));
             at = end;
         }
         Ok(parts)
@@ -285,9 +333,9 @@ impl<'a> Putter<'a> {
     fn force(&mut self, space: u64, pid: i32, addr: u64, bytes: &[u8]) -> Result<()> {
         let doing = || format!("putting pages back at {addr:#x}");
         let progress = self.progress(space);
-        let mem = match &progress.mem {
+        let mem = match &progress.file {
             Some(mem) => mem,
-            None => progress.mem.insert(process_vm::open_mem(pid, true).doing(doing(), None)?),
+            None => progress.file.insert(process_vm::open_mem(pid, true).doing(doing(), None)?),
         };
         let mut done = 0;
         while done < bytes.len() {
@@ -302,6 +350,22 @@ impl<'a> Putter<'a> {
         }
         Ok(())
     }
+}
+
+/// The error for pages that another image has.
+fn parent(pages: &Pages) -> Error {
+    Error::Image(pages.unexpected("pages of a parent image, which this bardo can't follow"))
+}
+
+fn write_file(file: &OwnedFd, bytes: &[u8], start: u64) -> bardo_kernel::Result<()> {
+    let mut done = 0;
+    while done < bytes.len() {
+        match fs::pwrite(file.as_fd(), &bytes[done..], start + done as u64)? {
+            0 => return Err(Failed { call: "pwrite() = 0".into(), errno: Errno(libc::ENOSPC) }),
+            n => done += n,
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

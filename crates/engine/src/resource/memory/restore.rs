@@ -16,8 +16,10 @@ use bardo_kernel::procfs::maps;
 use bardo_kernel::stub::{Arg, Batch};
 
 use super::area::{Area, Backing, PAGE, Span, USER_MAX, USER_MIN};
+use super::inode::InodeRecord;
 use super::mapped::{self, MappedFiles};
-use super::shared::{OBJECTS, ObjectRecord};
+use super::object::OBJECTS;
+use super::shared::{self, ObjectRecord};
 use super::space::{AreasRecord, SpaceRecord};
 use super::{anonymous, vdso};
 use crate::error::{Doing, Error, Refusal, Result};
@@ -72,6 +74,7 @@ pub struct Site {
 pub struct MemoryImage {
     pub(super) spaces: BTreeMap<u64, SpaceImage>,
     pub(super) objects: BTreeMap<u64, ObjectImage>,
+    pub(super) inodes: BTreeMap<u64, InodeRecord>,
     shared_len: u64,
 }
 
@@ -89,6 +92,7 @@ impl MemoryImage {
             "memory/space" => self.take_space(record)?,
             "memory/areas" => self.take_areas(record)?,
             "memory/shared" => self.take_object(record)?,
+            "memory/inode" => self.take_inode(record)?,
             _ => return Ok(false),
         }
         Ok(true)
@@ -100,7 +104,11 @@ impl MemoryImage {
         if record.id == 0 || record.id > PID_MAX {
             return Err(wrong(format!("no process has the pid {}", record.id)));
         }
-        if space.exe as usize >= space.files.len() {
+        if let Some(inode) = space.exe_inode {
+            if !self.inodes.contains_key(&inode) {
+                return Err(wrong(format!("its program is the inode {inode}, which wasn't told of")));
+            }
+        } else if space.exe as usize >= space.files.len() {
             return Err(wrong(format!("its program is file {} of {}", space.exe, space.files.len())));
         }
         if space.auxv.len() > AUXV_MAX || !space.auxv.len().is_multiple_of(16) {
@@ -141,6 +149,11 @@ impl MemoryImage {
                 )));
             }
             free_from = area.end;
+            if let Backing::Inode { inode, .. } = area.backing
+                && !self.inodes.contains_key(&inode)
+            {
+                return Err(wrong(format!("the area {} is of no inode that was told of", area.span())));
+            }
             if let Backing::Object { object, offset } = area.backing {
                 let size = self.objects.get(&object).map(|o| o.record.size);
                 // `fault` has seen that this sum doesn't overflow.
@@ -162,14 +175,31 @@ impl MemoryImage {
         let (true, Some(end)) = (object.size > 0 && object.size.is_multiple_of(PAGE), end) else {
             return Err(wrong(format!("shared memory of {} bytes", object.size)));
         };
-        if record.id < OBJECTS {
-            return Err(wrong("its id is that of a process".into()));
-        }
-        if self.objects.insert(record.id, ObjectImage { record: object, at }).is_some() {
-            return Err(wrong("a second one of this id".into()));
-        }
+        self.check_id(record)?;
+        self.objects.insert(record.id, ObjectImage { record: object, at });
         self.shared_len = end;
         Ok(())
+    }
+
+    fn take_inode(&mut self, record: &Record) -> Result<()> {
+        let inode: InodeRecord = record.read().map_err(Error::Image)?;
+        if let Some(fault) = inode.fault() {
+            return Err(Error::Image(record.unexpected(fault)));
+        }
+        self.check_id(record)?;
+        self.inodes.insert(record.id, inode);
+        Ok(())
+    }
+
+    /// Whether an object may have this id.
+    fn check_id(&self, record: &Record) -> Result<()> {
+        let taken = self.objects.contains_key(&record.id) || self.inodes.contains_key(&record.id);
+        let what = match record.id {
+            0..OBJECTS => "its id is that of a process",
+            _ if taken => "a second one of this id",
+            _ => return Ok(()),
+        };
+        Err(Error::Image(record.unexpected(what)))
     }
 
     /// The ids of all spaces: the processes' own pids.
@@ -211,12 +241,21 @@ impl MemoryImage {
     /// A file that can't be opened, or that changed since [`MemoryImage::check`].
     pub fn open_all(&self, base: i32, policy: Files) -> Result<MappedFiles> {
         let mut open = MappedFiles::default();
+        for (id, inode) in &self.inodes {
+            open.make(*id, inode, base)?;
+        }
         for space in self.spaces.values() {
             let files = &space.record.files;
-            open.open(&files[space.record.exe as usize], false, base, policy)?;
+            if space.record.exe_inode.is_none() {
+                open.open(&files[space.record.exe as usize], false, base, policy)?;
+            }
             for area in &space.areas {
-                if let Backing::File { file, writable, .. } = area.backing {
-                    open.open(&files[file as usize], writable, base, policy)?;
+                match area.backing {
+                    Backing::File { file, writable, .. } => {
+                        open.open(&files[file as usize], writable, base, policy)?;
+                    }
+                    Backing::Inode { inode, writable: true, .. } => open.open_to_write(inode, base)?,
+                    _ => {}
                 }
             }
         }
@@ -246,19 +285,7 @@ impl MemoryImage {
     pub fn shared_steps(&self, shared_at: u64) -> Batch {
         let mut batch = Batch::new();
         for object in self.objects.values() {
-            let reserve = if object.record.noreserve { libc::MAP_NORESERVE } else { 0 };
-            let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE | reserve;
-            let at = shared_at + object.at;
-            let prot = (libc::PROT_READ | libc::PROT_WRITE) as u64;
-            let args = [
-                value(at),
-                value(object.record.size),
-                value(prot),
-                value(flags as u64),
-                value(u64::MAX),
-                value(0),
-            ];
-            batch.call_for(Sysno::mmap, args, at);
+            shared::make(&object.record, shared_at + object.at, &mut batch);
         }
         batch
     }
@@ -315,7 +342,7 @@ impl MemoryImage {
         if !clear.is_empty() {
             batches.add(|batch| batch.append(&clear));
         }
-        if may_set_exe {
+        if may_set_exe && space.record.exe_inode.is_none() {
             // While anything of the program before is mapped the kernel takes no other, nor the same (EBUSY): not at the
             // end, when a tree may have mapped bardo itself.
             let fd = files.number(&space.record.files[space.record.exe as usize], false)?;
@@ -336,10 +363,14 @@ impl MemoryImage {
                 Backing::Object { object, offset } => {
                     let at = self.objects.get(&object).map(|o| shared_at + o.at + offset);
                     let at = at.ok_or_else(|| Error::Bug(format!("no shared object {object}")))?;
-                    batches.add(|batch| duplicate(area, at, batch));
+                    batches.add(|batch| shared::duplicate(area, at, batch));
                 }
                 Backing::File { file, offset, writable } => {
                     let fd = files.number(&space.record.files[file as usize], writable)?;
+                    batches.add(|batch| map_file(area, fd, offset, batch));
+                }
+                Backing::Inode { inode, offset, writable } => {
+                    let fd = files.number_of(inode, writable)?;
                     batches.add(|batch| map_file(area, fd, offset, batch));
                 }
             }
@@ -354,8 +385,8 @@ impl MemoryImage {
     ///
     /// # Errors
     /// [`Error::Bug`] for an id that isn't in the image.
-    pub fn finish_steps(&self, id: u64, site: Site) -> Result<Vec<Batch>> {
-        let Site { shared_at, room, .. } = site;
+    pub fn finish_steps(&self, id: u64, files: &MappedFiles, site: Site) -> Result<Vec<Batch>> {
+        let Site { shared_at, may_set_exe, room } = site;
         let space = self.space(id)?;
         let mut batches = Batches::new(room);
         let guards = &mut space.record.guards.iter().peekable();
@@ -376,7 +407,12 @@ impl MemoryImage {
                 batch.call_for(Sysno::munmap, [value(shared_at), value(self.shared_len)], 0);
             });
         }
-        batches.add(|batch| set_mm(&space.record, &space.record.auxv, NO_FILE, batch));
+        // While it runs nobody can write to it, so one that is filled from the image comes now.
+        let exe_fd = match space.record.exe_inode.filter(|_| may_set_exe) {
+            Some(inode) => files.number_of(inode, false)? as u32,
+            None => NO_FILE,
+        };
+        batches.add(|batch| set_mm(&space.record, &space.record.auxv, exe_fd, batch));
         Ok(batches.done)
     }
 }
@@ -401,13 +437,6 @@ fn map_file(area: &Area, fd: u64, offset: u64, batch: &mut Batch) {
     let prot = value(area.fill_prot().into());
     let args = [value(area.start), value(area.len()), prot, value(flags), value(fd), value(offset)];
     batch.call_for(Sysno::mmap, args, area.start);
-}
-
-/// Duplicates a part of a shared object: mremap(2) with an old size of 0 makes a second mapping and leaves the first.
-fn duplicate(area: &Area, from: u64, batch: &mut Batch) {
-    let flags = (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED) as u64;
-    let args = [value(from), value(0), value(area.len()), value(flags), value(area.start)];
-    batch.call_for(Sysno::mremap, args, area.start);
 }
 
 /// Where [`set_mm`] leaves the program's file as it is.

@@ -16,8 +16,11 @@
 //! **Not saved**: MCL_FUTURE of mlockall(2), which nothing shows; counters (peaks, faults).
 
 use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsStr;
 use std::io::Write;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use bardo_image::{Blob, Writer};
 use bardo_kernel::fs;
@@ -28,8 +31,9 @@ use bardo_kernel::procfs::{self, stat::Stat};
 use serde::{Deserialize, Serialize};
 
 use super::area::{Area, Backing, FilePath, Flags, Span, USER_MAX, USER_MIN, is_default};
-use super::mapped::{self, FileIdentity, Obstacle};
-use super::shared::{Shared, Unnamed};
+use super::inode::InodeKind;
+use super::mapped::{self, FileIdentity, Identified, Obstacle};
+use super::object::{MEMFD, Shared, Unnamed, What};
 use super::vdso::{self, Vdso};
 use crate::error::{Doing, Refusal, Result};
 use crate::subject::Subject;
@@ -106,6 +110,9 @@ pub struct SpaceRecord {
     pub mm: Mm,
     /// The program's file, in `files`.
     pub exe: u32,
+    /// The program's file, where it has no name any more: an inode.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub exe_inode: Option<u64>,
     /// `/proc/PID/auxv`, as it is.
     pub auxv: Blob,
     /// The vdso that its areas are of.
@@ -205,12 +212,9 @@ pub fn survey(subject: &Subject, brk: u64, cx: &mut Shared, refusals: &mut Vec<R
     let auxv = fs::read_all(procfs::path(pid, "auxv")).doing("reading its auxiliary vector", who)?;
     let mut obstacles = Obstacles::default();
     let mut files = Table::default();
-    let exe = match mapped::program(subject)? {
-        Ok(file) => files.add(file),
-        Err(obstacle) => {
-            obstacles.add(obstacle, Span { start: 0, end: 0 });
-            0
-        }
+    let (exe, exe_inode) = match mapped::program(subject)? {
+        Identified::Named(file) => (files.add(file), None),
+        Identified::Nameless { key, path } => (0, Some(cx.note_program(subject, key, &path))),
     };
     let mut areas = Vec::with_capacity(entries.len());
     for entry in &entries {
@@ -227,6 +231,7 @@ pub fn survey(subject: &Subject, brk: u64, cx: &mut Shared, refusals: &mut Vec<R
     let record = SpaceRecord {
         mm: Mm::of(&subject.stat, brk),
         exe,
+        exe_inode,
         auxv: Blob(auxv),
         vdso: cx.here.vdso.filter(|_| has_vdso),
         files: files.files,
@@ -283,6 +288,7 @@ fn classify(
         ));
     }
     let own = Flags::of(flags);
+    let writable = area.perms.shared && flags.has(VmFlag::MayWrite);
     let named = |name: &std::ffi::OsStr, area: Option<Area>| {
         area.map(|area| Area { name: Some(FilePath(name.into())), ..area })
     };
@@ -291,7 +297,8 @@ fn classify(
             "it is more than shared memory between relatives: others can find it by its name or descriptor";
         return match unnamed {
             Unnamed::Anonymous if area.perms.shared => {
-                let object = cx.note(subject.pid(), area, flags.has(VmFlag::NoReserve));
+                let what = What::Anonymous { noreserve: flags.has(VmFlag::NoReserve) };
+                let object = cx.note(subject, area, (area.dev(), area.inode), what);
                 let kept = kept(Backing::Object { object, offset: area.offset }, own)?;
                 match &area.special {
                     Some(Special::AnonShmem(name)) => Ok(named(name, kept)),
@@ -299,7 +306,10 @@ fn classify(
                 }
             }
             Unnamed::Memfd => {
-                Err(obstacle("memory/memfd", format!("a mapping of {}", area.path.display()), SHARED, LATER))
+                let name = area.path.as_bytes().strip_prefix(MEMFD).unwrap_or_default();
+                let what = What::named(InodeKind::Memfd, Path::new(OsStr::from_bytes(name)));
+                let inode = cx.note(subject, area, (area.dev(), area.inode), what);
+                kept(Backing::Inode { inode, offset: area.offset, writable }, own)
             }
             Unnamed::SysV => Err(obstacle(
                 "memory/sysv",
@@ -339,12 +349,16 @@ fn classify(
             "the kernel lets nobody else read it",
             "checkpoint while the program has no secret memory",
         )),
-        None => {
-            let identity = cx.files.identify(subject, area)?;
-            let writable = area.perms.shared && flags.has(VmFlag::MayWrite);
-            let file = files.add(identity);
-            kept(Backing::File { file, offset: area.offset, writable }, own)
-        }
+        None => match cx.files.identify(subject, area)? {
+            Identified::Named(identity) => {
+                let file = files.add(identity);
+                kept(Backing::File { file, offset: area.offset, writable }, own)
+            }
+            Identified::Nameless { key, path } => {
+                let inode = cx.note(subject, area, key, What::named(InodeKind::Deleted, &path));
+                kept(Backing::Inode { inode, offset: area.offset, writable }, own)
+            }
+        },
     }
 }
 
@@ -437,6 +451,20 @@ fn find_pages(pid: i32, areas: &[Area]) -> bardo_kernel::Result<(Vec<Present>, V
     Ok(sort_out(&runs, areas))
 }
 
+/// The parts of a private mapping where the file itself shows: all but pages of the process's own.
+pub(super) fn without_own_pages(pid: i32, span: Span) -> bardo_kernel::Result<Vec<Span>> {
+    let map = pagemap::open(pid)?;
+    let runs = pagemap::runs(map.as_fd(), span.start, span.end)?;
+    let (mut parts, mut from) = (Vec::new(), span.start);
+    for run in runs.iter().filter(|run| !run.categories.has(Categories::FILE)) {
+        parts.push(Span { start: from, end: run.start });
+        from = run.end();
+    }
+    parts.push(Span { start: from, end: span.end });
+    parts.retain(|part| !part.is_empty());
+    Ok(parts)
+}
+
 fn by_entries(map: &std::os::fd::OwnedFd, areas: &[Area]) -> bardo_kernel::Result<Vec<PageRun>> {
     let mut runs = Vec::new();
     for area in areas.iter().filter(|a| a.has_own_pages()) {
@@ -456,7 +484,7 @@ fn sort_out(runs: &[PageRun], areas: &[Area]) -> (Vec<Present>, Vec<Span>) {
         let mut here = areas.clone();
         while let Some(area) = here.next_if(|a| a.start < run_span.end) {
             let span = run_span.cut(area.span());
-            let of_file = matches!(area.backing, Backing::File { .. });
+            let of_file = area.backing.is_file();
             if span.is_empty() {
             } else if run.categories.has(Categories::GUARD) {
                 match guards.last_mut() {

@@ -234,9 +234,11 @@ fn build(bytes: &[u8]) -> Result<Built, Error> {
     }
     let pids = built.0.iter().map(|(id, pid)| (*id, *pid)).collect();
     let places = Places { pids, shared_pid: built.0[&ids[0]], shared_at };
-    image.put(first, &mut reader, &places, &Silent, |record| panic!("{} after pages", record.kind))?;
+    image
+        .put(first, &mut reader, &places, &files, &Silent, |record| panic!("{} after pages", record.kind))?;
+    files.settle()?;
     for slot in &slots {
-        for mut batch in image.finish_steps(ids[*slot], site)? {
+        for mut batch in image.finish_steps(ids[*slot], &files, site)? {
             assert!(batch.room() <= site.room);
             built.1.run(*slot, &mut batch, here(ids[*slot], "finishing")).unwrap();
         }
@@ -258,8 +260,10 @@ fn shown(pid: i32, without: &[(u64, u64)]) -> Vec<Shown> {
         .filter(|e| without.iter().all(|(start, end)| e.area.end <= *start || e.area.start >= *end))
         .map(|e| {
             let mut area = e.area;
-            if area.path == "/dev/zero" && area.deleted {
-                area.inode = 1;
+            if area.deleted {
+                // Nameless, and not the same inode.
+                (area.inode, area.major, area.minor) = (1, 0, 0);
+                area.path = if area.path == "/dev/zero" { area.path } else { "".into() };
             }
             let flags = e.vm_flags.codes().into_iter().filter(|c| *c != "sd").map(String::from).collect();
             Shown { area, flags }

@@ -7,6 +7,7 @@ use super::super::rig::{
 };
 use super::*;
 use crate::resource::file::Files;
+use crate::resource::memory::MappedFiles;
 use bardo_kernel::pidfd;
 
 /// Two processes, one with the reading end as 0, one with the writing end as 1; nobody else has any.
@@ -254,7 +255,7 @@ fn hostile_pipes_are_errors() {
         records.iter().for_each(|record| assert!(image.take(record).unwrap()));
         (
             image.check(crate::restart::Files::MustMatch, &[]).first().map(|r| r.code),
-            image.open_all(&[], 100).is_ok(),
+            image.open_all(&[], &MappedFiles::default(), 100).is_ok(),
         )
     };
     assert_eq!(check(&[pipe(4096, &[10]), end(0)]), (Some("pipe/incomplete"), false));

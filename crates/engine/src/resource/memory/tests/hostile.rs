@@ -3,9 +3,12 @@
 use bardo_image::{Run, RunKind};
 
 use super::*;
+use crate::resource::memory::MappedFiles;
 use crate::resource::memory::area::{Area, Backing, Flags, Span};
+use crate::resource::memory::inode::{InodeKind, InodeRecord};
 use crate::resource::memory::mapped::FileIdentity;
-use crate::resource::memory::shared::{OBJECTS, ObjectRecord};
+use crate::resource::memory::object::{OBJECTS, What};
+use crate::resource::memory::shared::ObjectRecord;
 use crate::resource::memory::space::{AreasRecord, Mm, SpaceRecord};
 
 fn file(path: &str) -> FileIdentity {
@@ -17,6 +20,7 @@ fn space() -> SpaceRecord {
     SpaceRecord {
         mm: Mm::default(),
         exe: 0,
+        exe_inode: None,
         auxv: vec![0; 32].into(),
         vdso: None,
         files: vec![file("/bin/true"), file("/lib/c")],
@@ -42,7 +46,9 @@ fn read(write: impl FnOnce(&mut Writer<Vec<u8>>)) -> Result<(), Error> {
         match reader.next().map_err(Error::Image)? {
             Some(Frame::Record(record)) => assert!(memory.take(&record)?),
             Some(Frame::Pages(pages)) => {
-                return memory.put(Some(pages), &mut reader, &places, &Silent, |_| Ok(())).map(drop);
+                return memory
+                    .put(Some(pages), &mut reader, &places, &MappedFiles::default(), &Silent, |_| Ok(()))
+                    .map(drop);
             }
             None => return Ok(()),
         }
@@ -132,6 +138,33 @@ fn shared_objects_that_no_tree_has() {
         record_of(1, &space(), vec![area(0x10000, 1, Backing::Object { object: OBJECTS, offset: 4096 })])(
             image,
         );
+    });
+}
+
+#[test]
+fn inodes_that_no_tree_has() {
+    let inode = |id, size, seals| {
+        move |image: &mut Writer<Vec<u8>>| {
+            let What::Inode(record) = What::named(InodeKind::Memfd, "name".as_ref()) else { unreachable!() };
+            image.record("memory/inode", id, &InodeRecord { size, seals, ..record }).unwrap();
+        }
+    };
+    refused("that of a process", inode(3, 4096, 0));
+    refused("bytes", inode(OBJECTS, u64::MAX, 0));
+    refused("seals", inode(OBJECTS, 1, 1 << 31));
+    refused("a second one", |image| {
+        inode(OBJECTS, 1, 0)(image);
+        image.record("memory/shared", OBJECTS, &ObjectRecord { size: 4096, noreserve: false }).unwrap();
+    });
+    refused("no inode", |image| {
+        inode(OBJECTS, 1, 0)(image);
+        let backing = Backing::Inode { inode: OBJECTS + 1, offset: 0, writable: false };
+        record_of(1, &space(), vec![area(0x10000, 1, backing)])(image);
+    });
+    refused("its program", record_of(1, &SpaceRecord { exe_inode: Some(OBJECTS), ..space() }, vec![]));
+    refused("passes the end", |image| {
+        inode(OBJECTS, 1, 0)(image);
+        image.pages(OBJECTS, &[Run { at: 4096, pages: 1, kind: RunKind::Data }], &[1; 4096]).unwrap();
     });
 }
 

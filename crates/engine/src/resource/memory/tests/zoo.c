@@ -79,6 +79,20 @@ int main(int argc, char **argv)
     CHECK(part), CHECK(mprotect(part, 16 * P, PROT_READ));
     at = map(64, RW, MAP_SHARED | MAP_NORESERVE), fill(at, 1, 41), CHECK(mprotect(at, 64 * P, PROT_NONE));
 
+    /* A memfd, mapped shared and privately; a deleted file that ends within a page and before its area. */
+    int memfd = memfd_create("zoo", 0);
+    CHECK(memfd), CHECK(ftruncate(memfd, 40 * P));
+    CHECK(at = mmap(NULL, 40 * P, RW, MAP_SHARED, memfd, 0)), fill(at + 3 * P, 5, 60);
+    CHECK(at = mmap(NULL, 8 * P, RW, MAP_PRIVATE, memfd, 0)), fill(at + 5 * P, 1, 61);
+    close(memfd);
+    char deleted[4096];
+    snprintf(deleted, sizeof deleted, "%s.deleted", argv[1]);
+    int gone = open(deleted, O_RDWR | O_CREAT, 0600);
+    CHECK(gone), CHECK(ftruncate(gone, 20 * P + 100)), CHECK(unlink(deleted));
+    CHECK(at = mmap(NULL, 24 * P, RW, MAP_PRIVATE, gone, 0)), fill(at + 2 * P, 1, 62);
+    CHECK(at = mmap(NULL, 24 * P, RW, MAP_SHARED, gone, 0)), fill(at + 4 * P, 8, 63), at[20 * P + 99] = 9;
+    close(gone);
+
     char *heap = sbrk(100 * P + 123);
     CHECK(heap), memset(heap, 0x5a, 50 * P);
 
