@@ -42,7 +42,6 @@ macro_rules! refusals {
 
 refusals! {
     eventfd_with_outside: "eventfd-outside", ["eventfd", "fd 3", "leak"];
-    timerfd: "timerfd", ["timerfd"];
     signalfd: "signalfd", ["signalfd"];
     epoll: "epoll", ["epoll"];
     inotify: "inotify", ["inotify"];

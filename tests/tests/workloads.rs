@@ -83,6 +83,9 @@ workloads! {
     directory: "file/directory";
     many: "file/many";
     eventfd: "file/eventfd";
+    timerfd: "file/timerfd",
+        may differ "* fdinfo * it_value" because "the timers run on while it is stopped",
+        may differ "* fdinfo * ticks" because "as above";
     pipe: "file/pipe";
     regular: "file/regular";
     shared: "file/shared";

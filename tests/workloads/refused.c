@@ -15,7 +15,6 @@
 #include <sys/shm.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/timerfd.h>
 #include <sys/un.h>
 
 static long have(long result)
@@ -58,7 +57,6 @@ int main(int argc, char **argv)
             _exit(0);
         }
     }
-    is("timerfd") have(timerfd_create(CLOCK_MONOTONIC, 0));
     is("signalfd") {
         sigset_t set;
         sigemptyset(&set);

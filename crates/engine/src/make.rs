@@ -550,7 +550,7 @@ impl<'a> Tree<'a> {
     }
 
     /// Gives every thread its registers, commits, and lets the tree go. From the commit on it outlives us.
-    pub fn go(mut self, stopped: bool) -> Result<()> {
+    pub fn go(mut self, open: &Opened, stopped: bool) -> Result<()> {
         let mut all = Vec::new();
         for member in self.plan.living() {
             let who = self.who(member);
@@ -586,6 +586,7 @@ impl<'a> Tree<'a> {
             let running = stopped.resume(0).doing("letting a thread wait", Some(&who))?;
             ready.push(Ready { slot, running, registers, mask });
         }
+        self.plan.files.start(&open.pool)?;
         // The tree's own orphans are none of ours.
         self.subreaper = None;
         self.shelf.commit();

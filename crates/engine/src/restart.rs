@@ -137,7 +137,7 @@ pub fn restart(request: Request, watch: &dyn Watch) -> Result<Restarted> {
     if watch.cancelled() {
         return Err(cancelled());
     }
-    tree.go(request.stopped)?;
+    tree.go(&open, request.stopped)?;
     Ok(Restarted {
         root,
         wait_for: space.commit()?.unwrap_or(root),

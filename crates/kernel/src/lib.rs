@@ -29,6 +29,7 @@ pub mod socket;
 pub mod statfs;
 pub mod stub;
 pub mod time;
+pub mod timerfd;
 pub mod tty;
 pub mod way_out;
 

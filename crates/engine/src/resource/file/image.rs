@@ -182,6 +182,14 @@ impl FilesImage {
         Ok(making.finish())
     }
 
+    /// Sets in motion what runs by itself. The last thing before the tree goes.
+    ///
+    /// # Errors
+    /// Where this host said no.
+    pub fn start(&self, pool: &Pool) -> Result<()> {
+        self.files.iter().try_for_each(|(id, file)| file.start(*id, pool))
+    }
+
     /// The steps by which a process, which inherited the pool, gets the table of the process that had this pid: batches of at
     /// most `room` bytes. A process without descriptors gets an empty table.
     pub fn steps(&self, pid: i32, pool: &Pool, room: usize) -> Vec<Batch> {

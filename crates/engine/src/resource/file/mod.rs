@@ -28,6 +28,7 @@ pub mod regular;
 pub mod scene;
 pub mod survey;
 pub mod table;
+pub mod timerfd;
 
 #[cfg(test)]
 mod rig;
@@ -87,6 +88,13 @@ pub trait Saved: fmt::Debug {
     /// # Errors
     /// Where this host said no.
     fn open(&self, id: u64, making: &mut Making<'_>) -> Result<OwnedFd>;
+    /// Sets it in motion: the last thing before the tree goes.
+    ///
+    /// # Errors
+    /// Where this host said no.
+    fn start(&self, _id: u64, _pool: &Pool) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// What a restart was told about files.
@@ -121,6 +129,7 @@ pub const KINDS: &[&dyn Kind] = &[
     &regular::Regular,
     &directory::Directory,
     &eventfd::Eventfd,
+    &timerfd::Timerfd,
     &refused::Refused,
 ];
 

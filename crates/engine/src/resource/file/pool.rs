@@ -1,7 +1,7 @@
 //! Every open file of the tree, opened once in the restarting process, from where all processes inherit it.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use super::external::Connections;
 use super::image::lift;
@@ -18,9 +18,19 @@ pub struct Pool {
 }
 
 impl Pool {
+    #[cfg(test)]
+    pub(super) fn of(id: u64, fd: OwnedFd) -> Pool {
+        Pool { files: BTreeMap::from([(id, fd)]), roles: BTreeMap::new() }
+    }
+
     /// Our descriptor of an open file; `target` is the number that it is to have in a process.
     pub fn fd(&self, id: u64, target: i32) -> Option<RawFd> {
         self.roles.get(&(id, target)).or_else(|| self.files.get(&id)).map(AsRawFd::as_raw_fd)
+    }
+
+    /// Our descriptor of an open file, whatever number it is to have.
+    pub fn borrow(&self, id: u64) -> Option<BorrowedFd<'_>> {
+        self.files.get(&id).map(AsFd::as_fd)
     }
 
     /// How many open files there are.

@@ -225,6 +225,11 @@ fn records_that_say_what_cannot_be_are_errors() {
     let eventfd = |count: u64, flags: i32| {
         [("count", Value::from(count)), ("semaphore", true.into()), ("flags", flags.into())]
     };
+    let timerfd = |clock: i32, settime_flags: i32| {
+        let zero = |name: &'static str| (name, Value::from(0));
+        let all = [("clock", clock.into()), ("settime_flags", settime_flags.into()), zero("ticks")];
+        [&all[..], &[("remaining_ns", Value::Null), zero("interval_ns"), zero("flags")]].concat()
+    };
     let table = |pid: i64, entries: Vec<Value>| {
         record("file/table", 1, &[("pid", pid.into()), ("entries", Value::Array(entries))])
     };
@@ -248,6 +253,8 @@ fn records_that_say_what_cannot_be_are_errors() {
         record("file/pipe-end", 2, &[("pipe", 1.into()), ("flags", 0.into())]),
         record("file/eventfd", 2, &eventfd(u64::MAX, libc::O_RDWR)),
         record("file/eventfd", 2, &eventfd(0, libc::O_RDWR | libc::O_TRUNC)),
+        record("file/timerfd", 2, &timerfd(2, 0)),
+        record("file/timerfd", 2, &timerfd(1, 4)),
         table(0, vec![]),
         table(1, vec![entry(-1, 1)]),
         table(1, vec![entry(1 << 30, 1)]),

@@ -1,0 +1,301 @@
+//! Timers that are read (man 2 timerfd_create).
+//!
+//! **In the kernel**: a clock, when it expires next, an interval, and how often it has expired since the last read. It was set
+//! relative to when that was done, or to a time of the clock (TFD_TIMER_ABSTIME); the kernel keeps the time of the clock, and
+//! shows what remains. One that repeats stands still once it has expired, and the expirations that it misses are counted
+//! when it is read.
+//!
+//! **In the image**: `file/timerfd`: clock, flags of timerfd_settime(2), what remains, interval, expirations, status flags; for
+//! an absolute time of the clock on the wall that time.
+//!
+//! **Taken how**: fdinfo, after timerfd_gettime(2) on a duplicate, which has the kernel count what is due by now; a read by
+//! the program returns the same as without.
+//!
+//! **Put back how**: made without being set; set when all else is done, right before the tree goes. Time that passed between
+//! checkpoint and restart doesn't count: what remained remains, so that a timer never expires earlier than the time that
+//! the program has lived through, even where the clock begins anew with another boot. Not so for a time of the clock on the
+//! wall (CLOCK_REALTIME and TFD_TIMER_ABSTIME): it expires when that clock says so, at once if the time has passed.
+//! Expirations that weren't read come by TFD_IOC_SET_TICKS.
+//!
+//! **Not saved**: that the clock was set and the program hasn't been told yet (TFD_TIMER_CANCEL_ON_SET) is refused where it
+//! can be seen, for a timer that doesn't repeat; else it is an expiration. By each restart a timer may come to be late by as
+//! much as it took to look at it, some microseconds.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use bardo_image::Record;
+use bardo_kernel::procfs::fdinfo::{self, FdInfo};
+use bardo_kernel::timerfd::{self, Times};
+use bardo_kernel::{Failed, time};
+use serde::{Deserialize, Serialize};
+
+use super::nameless::{self, STATUS};
+use super::pool::{Making, Pool};
+use super::scene::{Scene, Seen};
+use super::survey::Collected;
+use super::{FilesImage, Hindrance, Kind, Rules, Saved, image};
+use crate::error::{Doing, Error, Result};
+use crate::support::Support;
+
+/// The kind.
+#[derive(Debug, Clone, Copy)]
+pub struct Timerfd;
+
+/// The record's name.
+pub const NAME: &str = "file/timerfd";
+
+const SETTIME: i32 = timerfd::ABSOLUTE | timerfd::CANCEL_ON_SET;
+
+/// The clocks that a timerfd may have.
+const CLOCKS: [i32; 3] = [libc::CLOCK_REALTIME, libc::CLOCK_MONOTONIC, libc::CLOCK_BOOTTIME];
+
+/// CLOCK_REALTIME_ALARM and CLOCK_BOOTTIME_ALARM, which wake the machine, and the clocks that they show.
+const ALARMS: [(i32, i32); 2] = [(8, libc::CLOCK_REALTIME), (9, libc::CLOCK_BOOTTIME)];
+
+/// The record of a timerfd.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct OpenTimerfd {
+    /// Its clock, as clock_gettime(2) numbers them (fdinfo, `clockid`).
+    pub clock: i32,
+    /// How it was set (fdinfo, `settime flags`).
+    pub settime_flags: i32,
+    /// How many expirations a read would return (fdinfo, `ticks`).
+    pub ticks: u64,
+    /// What remains until the next one, in nanoseconds (fdinfo, `it_value`); none: it isn't set.
+    pub remaining_ns: Option<u64>,
+    /// From each expiration to the next (fdinfo, `it_interval`).
+    pub interval_ns: u64,
+    /// When it expires, in nanoseconds since the epoch, if it was set to a time of the clock on the wall.
+    #[serde(default)]
+    pub expires_ns: Option<u64>,
+    /// Access mode and status flags (fdinfo, `flags`).
+    pub flags: i32,
+}
+
+impl Kind for Timerfd {
+    fn support(&self) -> Support {
+        Support {
+            kind: NAME,
+            kept: "clock, what remains, interval, expirations that weren't read, flags; absolute times of the wall clock",
+            not_kept: "a TFD_TIMER_CANCEL_ON_SET that is due: refused",
+            privilege: "CAP_WAKE_ALARM for clocks that wake the machine",
+            workload: "file/timerfd",
+        }
+    }
+
+    fn records(&self) -> &'static [&'static str] {
+        &[NAME]
+    }
+
+    fn claims(&self, file: &Seen, _: &Scene<'_>) -> bool {
+        nameless::is(file, "anon_inode:[timerfd]")
+    }
+
+    fn collect(&self, file: &Seen, scene: &Scene<'_>, out: &mut Collected) -> Result<()> {
+        if !nameless::is_ours(file, scene, "timerfd", libc::O_RDWR, out)? {
+            return Ok(());
+        }
+        let fd = scene.duplicate(file)?;
+        let holder = file.holders[0];
+        let pid = scene.subjects[holder.subject].pid();
+        let look = || look(fd.as_fd(), pid, holder.fd, file.flags);
+        let timer = look().doing("looking at a timerfd", Some(scene.who(file)))?;
+        if !CLOCKS.contains(&timer.shown_clock()) || timer.settime_flags & !SETTIME != 0 {
+            let what = format!("timerfd of clock {}, set with {:#x}", timer.clock, timer.settime_flags);
+            let why = "this version doesn't know what that means";
+            out.refuse(scene, file, NAME, what, why, "use a newer bardo");
+            return Ok(());
+        }
+        if timer.settime_flags & timerfd::CANCEL_ON_SET != 0
+            && timer.ticks > 0
+            && timer.remaining_ns.is_some()
+            && timer.interval_ns == 0
+        {
+            let why = "the clock was set, and the program hasn't been told yet (TFD_TIMER_CANCEL_ON_SET)";
+            out.refuse(scene, file, NAME, "timerfd", why, "try again once it has read its timer");
+            return Ok(());
+        }
+        out.record(NAME, file.id, &timer)
+    }
+
+    fn take(&self, record: &Record, image: &mut FilesImage) -> Result<()> {
+        let file: OpenTimerfd = image::read(record)?;
+        let flags = [file.flags & !(STATUS | libc::O_RDWR), file.settime_flags & !SETTIME];
+        if flags != [0, 0] || !CLOCKS.contains(&file.shown_clock()) {
+            let why = format!(
+                "a timerfd of clock {}, with the flags {:#o} and {:#o}",
+                file.clock, file.flags, file.settime_flags
+            );
+            return Err(image::wrong(record, why));
+        }
+        image.add(record, Box::new(file))
+    }
+}
+
+/// What the kernel says of a timer. An absolute time is as old as it took to read it: the quickest of some looks is taken.
+fn look(timer: BorrowedFd<'_>, pid: i32, fd: i32, flags: i32) -> bardo_kernel::Result<OpenTimerfd> {
+    const QUICK_NS: u64 = 20_000;
+    let mut best: Option<(u64, OpenTimerfd)> = None;
+    for _ in 0..5 {
+        timerfd::remaining(timer)?;
+        let begun_ns = time::monotonic_ns();
+        let info = fdinfo::read(pid, fd)?;
+        let now_ns = time::realtime_ns();
+        let took_ns = time::monotonic_ns().saturating_sub(begun_ns);
+        let seen = OpenTimerfd::read(&info, flags, now_ns)?;
+        let on_the_wall = seen.expires_ns.is_some();
+        if best.as_ref().is_none_or(|(best, _)| took_ns < *best) {
+            best = Some((took_ns, seen));
+        }
+        if took_ns < QUICK_NS || !on_the_wall {
+            break;
+        }
+    }
+    best.map(|(_, timer)| timer).ok_or_else(|| Failed::unexpected("a timerfd that wasn't looked at"))
+}
+
+/// A time as fdinfo writes it: `(9, 999985368)`, seconds and nanoseconds.
+fn nanoseconds(text: &str) -> Option<u64> {
+    let (seconds, nanoseconds) = text.strip_prefix('(')?.strip_suffix(')')?.split_once(", ")?;
+    let seconds: u64 = seconds.parse().ok()?;
+    seconds.checked_mul(1_000_000_000)?.checked_add(nanoseconds.parse().ok()?)
+}
+
+impl OpenTimerfd {
+    fn read(info: &FdInfo, flags: i32, now_ns: u64) -> bardo_kernel::Result<OpenTimerfd> {
+        let unknown = |key: &str| Failed::unexpected(format!("fdinfo, {key}: {:?}", info.get(key)));
+        let number = |key: &str, radix| {
+            let number = info.get(key).and_then(|text| u64::from_str_radix(text, radix).ok());
+            number.ok_or_else(|| unknown(key))
+        };
+        let time = |key: &str| info.get(key).and_then(nanoseconds).ok_or_else(|| unknown(key));
+        let (value_ns, interval_ns) = (time("it_value")?, time("it_interval")?);
+        let ticks = number("ticks", 10)?;
+        // One that repeats may have expired since it was told to go on: the next time is somewhere within the interval.
+        let expired = value_ns == 0 && interval_ns > 0 && ticks > 0;
+        let remaining_ns = if expired { Some(interval_ns) } else { Some(value_ns).filter(|ns| *ns > 0) };
+        let mut timer = OpenTimerfd {
+            clock: number("clockid", 10)? as i32,
+            settime_flags: number("settime flags", 8)? as i32,
+            ticks,
+            remaining_ns,
+            interval_ns,
+            expires_ns: None,
+            flags,
+        };
+        if timer.is_on_the_wall() {
+            timer.expires_ns = remaining_ns.map(|ns| now_ns.saturating_add(ns));
+        }
+        Ok(timer)
+    }
+
+    fn shown_clock(&self) -> i32 {
+        ALARMS.iter().find(|(alarm, _)| *alarm == self.clock).map_or(self.clock, |(_, shown)| *shown)
+    }
+
+    /// Whether it was set to a time of the clock on the wall.
+    fn is_on_the_wall(&self) -> bool {
+        self.settime_flags & timerfd::ABSOLUTE != 0 && self.shown_clock() == libc::CLOCK_REALTIME
+    }
+
+    /// Sets it, from now on; expirations that weren't read are there again.
+    fn set(&self, fd: BorrowedFd<'_>, value_ns: u64) -> bardo_kernel::Result<()> {
+        timerfd::set(fd, self.settime_flags, Times { value_ns, interval_ns: self.interval_ns })?;
+        if self.ticks > 0 { timerfd::set_ticks(fd, self.ticks) } else { Ok(()) }
+    }
+
+    /// Made, and not set.
+    fn make(&self) -> bardo_kernel::Result<OwnedFd> {
+        let fd = timerfd::make(self.clock, 0)?;
+        self.set(fd.as_fd(), 0)?;
+        nameless::set_status(&fd, self.flags)?;
+        Ok(fd)
+    }
+}
+
+impl Saved for OpenTimerfd {
+    fn what(&self) -> String {
+        "timerfd".into()
+    }
+
+    fn check(&self, _: &Rules<'_>) -> Vec<Hindrance> {
+        let Err(failed) = self.make() else { return Vec::new() };
+        vec![Hindrance {
+            code: "file/denied",
+            what: format!("timerfd of clock {}", self.clock),
+            why: format!("such a one can't be made here: {failed}"),
+            remedy: "a clock that wakes the machine needs CAP_WAKE_ALARM, expirations that weren't read need a kernel with \
+                     CONFIG_CHECKPOINT_RESTORE"
+                .into(),
+        }]
+    }
+
+    fn open(&self, _: u64, _: &mut Making<'_>) -> Result<OwnedFd> {
+        self.make().doing("making a timerfd", None)
+    }
+
+    fn start(&self, id: u64, pool: &Pool) -> Result<()> {
+        let Some(remaining_ns) = self.remaining_ns else { return Ok(()) };
+        let fd = pool.borrow(id).ok_or_else(|| Error::Bug(format!("timerfd {id} isn't open")))?;
+        let value_ns = match self.expires_ns {
+            Some(expires_ns) if self.is_on_the_wall() => expires_ns,
+            _ if self.settime_flags & timerfd::ABSOLUTE != 0 => {
+                let now_ns = time::clock_ns(self.shown_clock()).doing("reading the clock", None)?;
+                now_ns.saturating_add(remaining_ns)
+            }
+            _ => remaining_ns,
+        };
+        // 0 would stop it.
+        self.set(fd, value_ns.clamp(1, i64::MAX as u64)).doing("setting a timerfd", None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> OpenTimerfd {
+        let text = format!("pos:\t0\nflags:\t02\nmnt_id:\t15\nino:\t1038\n{text}");
+        OpenTimerfd::read(&fdinfo::parse(text.as_bytes()).unwrap(), libc::O_RDWR, 1_000_000_000).unwrap()
+    }
+
+    #[test]
+    fn what_fdinfo_says_is_understood() {
+        let text = "clockid: 1\nticks: 0\nsettime flags: 01\nit_value: (9, 999985368)\nit_interval: (1, 5)\n";
+        let timer = read(text);
+        assert_eq!((timer.clock, timer.settime_flags, timer.ticks), (1, 1, 0));
+        assert_eq!((timer.remaining_ns, timer.interval_ns), (Some(9_999_985_368), 1_000_000_005));
+        assert_eq!(timer.expires_ns, None);
+        let timer = read(&text.replace("clockid: 1", "clockid: 8"));
+        assert_eq!(timer.expires_ns, Some(10_999_985_368), "a time of the clock on the wall");
+        // Expired while it was looked at: the next one isn't early, whenever it is.
+        let timer = read(&text.replace("(9, 999985368)", "(0, 0)").replace("ticks: 0", "ticks: 3"));
+        assert_eq!((timer.ticks, timer.remaining_ns), (3, Some(1_000_000_005)));
+        let timer = read(&text.replace("(9, 999985368)", "(0, 0)"));
+        assert_eq!(timer.remaining_ns, None, "not set");
+    }
+
+    #[test]
+    fn what_the_kernel_never_says_is_an_error() {
+        for text in ["(1, )", "(1,2)", "1, 2", "(18446744073709551615, 1)", "(-1, 0)"] {
+            assert_eq!(nanoseconds(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn one_that_is_due_in_the_past_expires_at_once_and_what_remains_is_counted_from_now() {
+        let text = "clockid: 1\nticks: 2\nsettime flags: 01\nit_value: (5000, 0)\nit_interval: (5000, 0)\n";
+        let timer = read(text);
+        let fd = timer.make().unwrap();
+        assert_eq!(timerfd::remaining(fd.as_fd()).unwrap().value_ns, 0, "it runs too early");
+        let pool = Pool::of(7, fd);
+        timer.start(7, &pool).unwrap();
+        let remains = timerfd::remaining(pool.borrow(7).unwrap()).unwrap().value_ns;
+        assert!(remains > 4_000_000_000_000 && remains <= 5_000_000_000_000, "{remains}");
+        let timer = OpenTimerfd { clock: 0, expires_ns: Some(1), ticks: 0, interval_ns: 0, ..timer };
+        let pool = Pool::of(7, timer.make().unwrap());
+        timer.start(7, &pool).unwrap();
+        let fd = pool.borrow(7).unwrap();
+        assert_eq!(bardo_kernel::poll::now(fd, libc::POLLIN).unwrap(), libc::POLLIN);
+    }
+}
