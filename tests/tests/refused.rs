@@ -55,8 +55,7 @@ refusals! {
     pty: "pty", ["ptmx"];
     timer_on_time_of_outside: "posix-timer-outside", ["timer 0 counts the CPU time"];
     timer_on_time_of_unknown_thread: "posix-timer-thread", ["timer 0 is on the CPU time", "isn't set"];
-    flock: "flock", ["lock"];
-    record_lock: "record-lock", ["lock"];
+    lease: "lease", ["lease"];
     system_v_memory: "shm", ["SysV"];
     message_queue: "mqueue", ["mqueue"];
     seccomp: "seccomp", ["seccomp"];

@@ -81,6 +81,7 @@ workloads! {
     chain: "file/chain";
     devices: "file/devices";
     directory: "file/directory";
+    locks: "file/locks";
     many: "file/many";
     eventfd: "file/eventfd";
     timerfd: "file/timerfd",

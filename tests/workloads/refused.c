@@ -9,7 +9,6 @@
 #include <pty.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/file.h>
 #include <sys/inotify.h>
 #include <sys/ipc.h>
 #include <sys/shm.h>
@@ -105,10 +104,9 @@ int main(int argc, char **argv)
         have(timer_create(CLOCK_THREAD_CPUTIME_ID, &event, &timer));
         must_pthread(pthread_create(&thread, NULL, sleep_for_ever, NULL));
     }
-    is("flock") have(flock(open(data_path("locked"), O_RDWR | O_CREAT, 0600), LOCK_EX));
-    is("record-lock") {
-        struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 10 };
-        have(fcntl(open(data_path("locked"), O_RDWR | O_CREAT, 0600), F_SETLK, &lock));
+    is("lease") {
+        int fd = have(open(data_path("leased"), O_RDONLY | O_CREAT, 0600));
+        have(fcntl(fd, F_SETLEASE, F_RDLCK));
     }
     is("shm") {
         int id = have(shmget(IPC_PRIVATE, 4096, IPC_CREAT | 0600));

@@ -385,6 +385,9 @@ impl<'a> Tree<'a> {
             for mut batch in self.plan.files.steps(member.pid, &open.pool, self.shelf.room()) {
                 self.run_leader(member, &mut batch, "putting descriptors in place")?;
             }
+            for mut batch in self.plan.files.lock_steps(member.pid, self.shelf.room()) {
+                self.run_leader(member, &mut batch, "taking file locks again")?;
+            }
             let mut batch = Batch::new();
             life.put(&born.limits, &mut batch);
             self.run_leader(member, &mut batch, "putting the process's state back")?;

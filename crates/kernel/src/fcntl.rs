@@ -174,6 +174,20 @@ pub fn set_lease(fd: BorrowedFd<'_>, lease: i32) -> Result<()> {
     fcntl(fd, libc::F_SETLEASE, "F_SETLEASE", lease as usize).map(drop)
 }
 
+/// `struct flock` of `<fcntl.h>`, for F_SETLK and its like in a target: a lock from `start`, of `len` bytes or (0) to the end.
+pub fn lock_bytes(write: bool, start: u64, len: u64) -> [u8; 32] {
+    let kind = if write { libc::F_WRLCK } else { libc::F_RDLCK } as i16;
+    let mut bytes = [0; 32];
+    // l_type, l_whence (SEEK_SET), l_start, l_len, l_pid.
+    bytes[0..2].copy_from_slice(&kind.to_ne_bytes());
+    bytes[2..4].copy_from_slice(&(libc::SEEK_SET as i16).to_ne_bytes());
+    bytes[8..16].copy_from_slice(&start.to_ne_bytes());
+    bytes[16..24].copy_from_slice(&len.to_ne_bytes());
+    bytes
+}
+
+const _: () = assert!(size_of::<libc::flock>() == 32 && std::mem::offset_of!(libc::flock, l_start) == 8);
+
 /// The seals of a memfd (F_GET_SEALS): F_SEAL_….
 ///
 /// # Errors

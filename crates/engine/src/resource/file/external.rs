@@ -30,7 +30,7 @@ use super::path::{REOPEN, Reach};
 use super::pool::Making;
 use super::scene::{Scene, Seen};
 use super::survey::Collected;
-use super::{FilesImage, Hindrance, Kind, Rules, Saved, device, image};
+use super::{FilesImage, Hindrance, Kind, Rules, Saved, device, image, lock};
 use crate::error::{Doing, Error, Failure, Result};
 use crate::support::Support;
 
@@ -103,9 +103,13 @@ impl Kind for External {
     }
 
     fn collect(&self, file: &Seen, scene: &Scene<'_>, out: &mut Collected) -> Result<()> {
-        if !file.locks.is_empty() || scene.signals_the_tree(file) {
-            // Says what of it.
-            scene.is_plain(file, out);
+        if scene.signals_the_tree(file) && !scene.is_plain(file, out) {
+            return Ok(());
+        }
+        if let Some((holder, lock)) = file.locks.first() {
+            let what = format!("{}, of the outside, with {}", file.show(), lock::show(lock));
+            let why = "what it is connected to at the restart is another file";
+            out.refuse_at(scene, *holder, "file/lock", what, why, "release it before the checkpoint");
             return Ok(());
         }
         let stdio = scene.roles(file);

@@ -8,6 +8,7 @@ use bardo_kernel::{fcntl, rlimit};
 use serde::de::DeserializeOwned;
 
 use super::external::{self, Connections};
+use super::lock::{self, Held};
 use super::pipe::SavedPipe;
 use super::pool::{Making, Pool};
 use super::table::{self, FD_MAX, Table, TableEntry};
@@ -22,6 +23,8 @@ pub struct FilesImage {
     files: BTreeMap<u64, Box<dyn Saved>>,
     /// Pipes, which several open files share.
     pub(super) pipes: BTreeMap<u64, SavedPipe>,
+    /// What each process locks.
+    pub(super) locks: BTreeMap<i32, Vec<Held>>,
     tables: BTreeMap<i32, Vec<TableEntry>>,
 }
 
@@ -137,6 +140,9 @@ impl FilesImage {
         let names: Vec<&str> =
             self.files.values().flat_map(|file| file.names()).map(String::as_str).collect();
         refusals.extend(external::unknown(outside, &names).map(bare));
+        let held = self.locks.iter().flat_map(|(pid, locks)| locks.iter().map(|lock| (*pid, lock)));
+        let taken = lock::check(held).into_iter();
+        refusals.extend(taken.map(|(fd, hindrance)| Refusal { fd: Some(fd), ..bare(hindrance) }));
         refusals.extend(self.check_limit());
         refusals
     }
@@ -194,6 +200,11 @@ impl FilesImage {
     /// most `room` bytes. A process without descriptors gets an empty table.
     pub fn steps(&self, pid: i32, pool: &Pool, room: usize) -> Vec<Batch> {
         table::steps(self.tables.get(&pid).map_or(&[], Vec::as_slice), pool, room)
+    }
+
+    /// The steps by which a process, once its table is in place, takes its locks again: batches of at most `room` bytes.
+    pub fn lock_steps(&self, pid: i32, room: usize) -> Vec<Batch> {
+        lock::steps(self.locks.get(&pid).map_or(&[], Vec::as_slice), room)
     }
 }
 

@@ -17,6 +17,7 @@ pub mod directory;
 pub mod eventfd;
 pub mod external;
 pub mod image;
+pub mod lock;
 pub mod nameless;
 pub mod outside;
 pub mod path;
@@ -130,6 +131,7 @@ pub const KINDS: &[&dyn Kind] = &[
     &directory::Directory,
     &eventfd::Eventfd,
     &timerfd::Timerfd,
+    &lock::Locks,
     &refused::Refused,
 ];
 

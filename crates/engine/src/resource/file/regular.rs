@@ -12,8 +12,7 @@
 //! **Put back how**: open(2) by the path with the old flags, lseek(2). A file that changed is reported first; `--files
 //! ignore-changes` goes on with it. One that is gone is always an obstacle.
 //!
-//! **Not saved**: content; deleted files, memfds, files of `/proc` and `/sys`, locks, leases and signal owners are
-//! refused. An open file that is shared with a process outside the tree isn't shared with it after a restart. Hints of
+//! **Not saved**: content; deleted files, memfds, files of `/proc` and `/sys`, leases and signal owners are refused. An open file that is shared with a process outside the tree isn't shared with it after a restart. Hints of
 //! posix_fadvise(2) and F_SET_RW_HINT.
 
 use std::os::fd::OwnedFd;
@@ -72,7 +71,7 @@ impl Kind for Regular {
             kind: NAME,
             kept: "path, access mode, status flags, offset; shared offsets stay shared",
             not_kept: "content (the file system has it; a change is reported); deleted files, memfds, /proc and /sys, \
-                       locks, leases, F_SETOWN: refused",
+                       leases, F_SETOWN: refused",
             privilege: "",
             workload: "file/regular",
         }

@@ -20,6 +20,7 @@ use bardo_kernel::procfs::fdinfo::FdInfo;
 use bardo_kernel::procfs::locks::{self, Lock};
 use bardo_kernel::{fs, pidfd, procfs, statfs, tty};
 
+use super::lock;
 use super::outside::Outside;
 use super::path::{self, Reach};
 use super::pipe::Pipes;
@@ -253,34 +254,19 @@ impl<'a> Scene<'a> {
         })
     }
 
-    /// Whether nothing is attached to it that isn't saved yet: locks, a lease, a signal owner. Refuses what is.
+    /// Whether nothing is attached to it that isn't saved: a lease, a signal owner. Refuses what is.
     pub fn is_plain(&self, file: &Seen, out: &mut Collected) -> bool {
         let later =
             "a later version of bardo will save it; until then release it, or checkpoint at another moment";
         let mut plain = true;
-        for (holder, lock) in &file.locks {
-            let end = lock.end.map_or("the end".to_owned(), |end| end.to_string());
-            let (code, name, why) = match lock.kind {
-                locks::Kind::Lease => (
-                    "file/lease",
-                    "lease",
-                    "the process would not be told any more when others open the file",
-                ),
-                _ => ("file/lock", "lock", "others could take it while the tree is stopped"),
+        for (holder, lock) in lock::refused(file) {
+            let (code, why) = match lock.kind {
+                locks::Kind::Lease => {
+                    ("file/lease", "the process would not be told any more when others open the file")
+                }
+                _ => ("file/lock", "this version doesn't know how such a lock is taken"),
             };
-            let kind = match &lock.kind {
-                locks::Kind::Posix => "POSIX (fcntl)",
-                locks::Kind::OpenFile => "open file description",
-                locks::Kind::Flock => "flock",
-                locks::Kind::Lease => "file",
-                locks::Kind::Other(other) => other,
-            };
-            let what = format!(
-                "{}, with a {kind} {name}, {:?}, bytes {} to {end}",
-                file.show(),
-                lock.access,
-                lock.start
-            );
+            let what = format!("{}, with {}", file.show(), lock::show(lock));
             out.refuse_at(self, *holder, code, what, why, later);
             plain = false;
         }

@@ -8,7 +8,7 @@ use bardo_kernel::kcmp;
 use serde::Serialize;
 
 use super::scene::{Entry, Holder, Scene, Seen, unite};
-use super::{KINDS, table};
+use super::{KINDS, lock, table};
 use crate::error::{Doing, Error, Refusal, Result, Who};
 use crate::resource::memory::Shared;
 use crate::subject::Subject;
@@ -135,6 +135,7 @@ pub fn survey(
         kind.collect(file, &scene, &mut out)?;
     }
     table::collect(&scene, &mut out)?;
+    lock::collect(&scene, &mut out)?;
     refusals.append(&mut out.refusals);
     let mut held = BTreeMap::new();
     for file in &scene.files {

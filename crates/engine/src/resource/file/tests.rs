@@ -148,16 +148,18 @@ fn what_cannot_be_saved_is_refused_by_name() {
     assert_eq!((refusals[0].code, refusals[0].fd), ("socket/unix", Some(0)));
     assert!(refusals[0].what.starts_with("Unix stream socket (socket:["), "{}", refusals[0].what);
 
-    let locked = File::open(&path).unwrap();
-    locked.lock().unwrap();
-    let sleeper = Sleeper::new("", [Stdio::from(locked.try_clone().unwrap()), Stdio::null(), Stdio::null()]);
-    assert_eq!(codes(&sleeper), [(0, "file/lock")]);
-    locked.unlock().unwrap();
+    let leased = File::open(&path).unwrap();
+    fcntl::set_lease(leased.as_fd(), libc::F_RDLCK).unwrap();
+    let sleeper = Sleeper::new("", [Stdio::from(leased.try_clone().unwrap()), Stdio::null(), Stdio::null()]);
+    // Who takes a lease becomes its owner.
+    assert_eq!(codes(&sleeper), [(0, "file/lease"), (0, "file/owner")]);
+    fcntl::set_lease(leased.as_fd(), libc::F_UNLCK).unwrap();
+    fcntl::set_owner(leased.as_fd(), fcntl::Owner::None).unwrap();
     assert_eq!(codes(&sleeper), []);
-    fcntl::set_signal(locked.as_fd(), libc::SIGUSR1).unwrap();
+    fcntl::set_signal(leased.as_fd(), libc::SIGUSR1).unwrap();
     assert_eq!(codes(&sleeper), [(0, "file/owner")]);
-    fcntl::set_signal(locked.as_fd(), 0).unwrap();
-    fcntl::set_owner(locked.as_fd(), fcntl::Owner::Process(sleeper.pid())).unwrap();
+    fcntl::set_signal(leased.as_fd(), 0).unwrap();
+    fcntl::set_owner(leased.as_fd(), fcntl::Owner::Process(sleeper.pid())).unwrap();
     assert_eq!(codes(&sleeper), [(0, "file/owner")]);
 }
 
