@@ -14,6 +14,46 @@ use crate::support::Support;
 
 /// The table of the family.
 pub fn support() -> Vec<Support> {
+    let refused = REFUSED.iter().map(|(kind, not_kept)| Support {
+        kind,
+        kept: "",
+        not_kept,
+        privilege: "",
+        workload: "",
+    });
+    let mut lines = kept();
+    lines.extend(refused);
+    lines
+}
+
+/// What is refused under a code of its own, and what it is.
+const REFUSED: &[(&str, &str)] = &[
+    ("task/traced", "a process that another one traces, such as a debugger"),
+    ("task/seccomp", "a thread under seccomp: its filter isn't saved yet, and would judge bardo's own calls"),
+    ("namespace/other", "a process in other namespaces than bardo's (all but pid and user): not saved yet"),
+    ("task/root", "a process in another root directory (chroot(2)): run bardo in there"),
+    (
+        "task/session",
+        "a process in a session that its parent never was in: the leader has ended, or it was given another parent",
+    ),
+    ("task/dead-leader", "a process whose first thread has ended while others live on: not made again yet"),
+    ("task/shared-memory", "processes that share their address space (clone(2) with CLONE_VM)"),
+    ("task/shared-files", "processes that share their descriptors (CLONE_FILES)"),
+    ("task/shared-fs", "processes that share their working directory and umask (CLONE_FS)"),
+    ("task/shared-handlers", "processes that share their signal handlers (CLONE_SIGHAND)"),
+    ("task/own-files", "a thread with a table of descriptors of its own (unshare(2))"),
+    ("task/own-fs", "a thread with a working directory of its own (unshare(2))"),
+    ("task/vfork", "a parent in vfork(2): it can't be stopped before its child has called exec or ended"),
+    (
+        "task/uninterruptible",
+        "a thread that sleeps in the kernel and can't be stopped, as a dead disk makes it",
+    ),
+    ("task/deadline", "a thread that is scheduled by deadline (SCHED_DEADLINE)"),
+    ("task/compat", "32-bit code"),
+    ("task/init", "pid 1 of bardo's own pid namespace; kernel threads; bardo itself and what it is below"),
+];
+
+fn kept() -> Vec<Support> {
     vec![
         Support {
             kind: "task/process",
