@@ -13,6 +13,7 @@ pub mod plan;
 pub mod resource;
 pub mod restart;
 pub mod sink;
+pub mod source;
 pub mod space;
 pub mod subject;
 pub mod support;

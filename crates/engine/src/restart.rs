@@ -4,18 +4,17 @@
 //! against this host, files that are open, processes that exist, memory that is filled, and a seal that was verified.
 //! Until the commit at the very end, everything that was made ends with us, however we end.
 
-use std::os::fd::AsFd;
-use std::path::PathBuf;
 
 use bardo_image::{Frame, Pages, Reader};
-use bardo_kernel::{fs, time};
+use bardo_kernel::time;
 
-use crate::error::{Doing, Error, Failure, Refusal, Result};
+use crate::error::{Error, Failure, Refusal, Result};
 use crate::host;
 use crate::make::Tree;
 use crate::plan::Plan;
 use crate::resource::file::Pool;
 use crate::resource::memory::MappedFiles;
+pub use crate::source::Source;
 use crate::space::{self, Space};
 use crate::watch::{Stage, Watch};
 
@@ -39,15 +38,6 @@ pub enum PidSpace {
     Callers,
     /// A new one (with a user namespace where the caller lacks CAP_SYS_ADMIN).
     New,
-}
-
-/// Where the image comes from.
-#[derive(Debug)]
-pub enum Source {
-    /// A file.
-    File(PathBuf),
-    /// A stream that is already open.
-    Stream(std::os::fd::OwnedFd),
 }
 
 /// What to restart, and how.
@@ -101,14 +91,7 @@ pub struct Opened {
 pub fn restart(request: Request, watch: &dyn Watch) -> Result<Restarted> {
     let begun_ns = time::monotonic_ns();
     watch.stage(Stage::Open);
-    let stream = match &request.source {
-        Source::File(path) => fs::open_read(path).doing(format!("opening {}", path.display()), None)?,
-        Source::Stream(fd) => {
-            bardo_kernel::fcntl::duplicate(fd.as_fd(), 3).doing("taking the stream", None)?
-        }
-    };
-    let mut reader =
-        Reader::open(std::io::BufReader::with_capacity(1 << 16, fs::Stream(stream))).map_err(Error::Image)?;
+    let mut reader = request.source.open()?;
     host::Needs::of_this_host()?.check(&reader.header().host)?;
     let (mut plan, first) = read_records(&mut reader)?;
     plan.complete()?;
