@@ -3,8 +3,7 @@
 use std::fs::File;
 
 use bardo_tests::{
-    Place, Process, Residue, Workload, bardo, descendants, exists, launch, program, until,
-    workload_program,
+    Place, Process, Residue, Workload, bardo, descendants, exists, launch, program, until, workload_program,
 };
 
 /// A small workload in the middle of its work.

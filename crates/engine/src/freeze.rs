@@ -17,7 +17,7 @@ use bardo_kernel::procfs::stat::{self, State};
 use bardo_kernel::procfs::{self, children, status};
 use bardo_kernel::ptrace::{self, Running, Stop, Stopped, Waited};
 use bardo_kernel::remote::Held;
-use bardo_kernel::{Errno, Failed, fs, pidfd, time, way_out};
+use bardo_kernel::{Failed, fs, pidfd, time, way_out};
 
 use crate::error::{Doing, Error, Failure, Refusal, Result, Who};
 use crate::resource::task::sleep::{Sleep, Sleepers};
@@ -643,10 +643,7 @@ impl Thread {
     /// It is gone, or doesn't come out.
     pub fn run_out(&mut self, pid: i32, stub: (u64, u64)) -> bardo_kernel::Result<()> {
         self.held = None;
-        let stopped = way_out::run_out(self.tid, stub).ok_or_else(|| Failed {
-            call: format!("letting thread {} out of the stub of a bardo that died", self.tid),
-            errno: Errno(libc::ESRCH),
-        })?;
+        let stopped = way_out::run_out(self.tid, stub)?;
         *self = take_hold(pid, stopped, &Sleepers::default(), time::monotonic_ns())?;
         Ok(())
     }

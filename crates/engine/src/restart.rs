@@ -4,7 +4,6 @@
 //! against this host, files that are open, processes that exist, memory that is filled, and a seal that was verified.
 //! Until the commit at the very end, everything that was made ends with us, however we end.
 
-
 use bardo_image::{Frame, Pages, Reader};
 use bardo_kernel::time;
 
@@ -13,9 +12,9 @@ use crate::host;
 use crate::make::Tree;
 use crate::plan::Plan;
 use crate::resource::file::Pool;
-use crate::resource::memory::MappedFiles;
+use crate::resource::memory::{MappedFiles, MemoryImage};
 pub use crate::source::Source;
-use crate::space::{self, Space};
+use crate::space::Space;
 use crate::watch::{Stage, Watch};
 
 /// What to do about files that changed since the checkpoint.
@@ -97,7 +96,8 @@ pub fn restart(request: Request, watch: &dyn Watch) -> Result<Restarted> {
     plan.complete()?;
     // The memory's images of pages are put while the plan is read: they are apart.
     let mut memory = std::mem::take(&mut plan.memory);
-    check(&plan, &memory, &request)?;
+    let space = Space::choose(request.pid_space)?;
+    check(&plan, &memory, &space, &request)?;
 
     watch.stage(Stage::Files);
     let base = plan.files.highest_fd().max(2) + 1;
@@ -106,7 +106,6 @@ pub fn restart(request: Request, watch: &dyn Watch) -> Result<Restarted> {
     let open = Opened { pool, mapped };
 
     watch.stage(Stage::Processes);
-    let space = Space::choose(request.pid_space, &plan)?;
     let mut tree = Tree::make(&plan, &memory, &space, watch)?;
     tree.build(&memory, &open)?;
 
@@ -144,15 +143,16 @@ fn read_records<R: std::io::Read>(reader: &mut Reader<R>) -> Result<(Plan, Optio
 }
 
 /// What stands in the way on this host, all of it, before anything is made.
-fn check(plan: &Plan, memory: &crate::resource::memory::MemoryImage, request: &Request) -> Result<()> {
+fn check(plan: &Plan, memory: &MemoryImage, space: &Space, request: &Request) -> Result<()> {
     let mut unfit = plan.files.check(request.files, &request.external);
+    unfit.extend(space.check(plan));
     unfit.extend(memory.check(request.files)?);
     if !unfit.is_empty() {
         unfit.sort();
         unfit.dedup();
         return Err(Error::Unfit(unfit));
     }
-    if !space::is_new(request.pid_space) {
+    if !space.is_new() {
         let taken = plan.taken_pids();
         if !taken.is_empty() {
             return Err(Error::Conflict(taken));

@@ -10,7 +10,7 @@ use bardo_kernel::namespace::Init;
 use bardo_kernel::procfs::status;
 use bardo_kernel::shelf::{CloneArgs, Shelf};
 
-use crate::error::{Doing, Error, Failure, Result, Who};
+use crate::error::{Doing, Error, Failure, Refusal, Result, Who};
 use crate::plan::Plan;
 use crate::restart::PidSpace;
 
@@ -34,28 +34,45 @@ pub enum Space {
     },
 }
 
-/// Whether the request is for a new namespace, so that no pid can be taken.
-pub fn is_new(wanted: PidSpace) -> bool {
-    wanted == PidSpace::New || wanted == PidSpace::Auto && !privileged()
-}
-
-fn privileged() -> bool {
-    let effective = status::read(std::process::id() as i32).map_or(0, |status| status.cap_eff);
-    effective & (1 << CAP_SYS_ADMIN | 1 << CAP_CHECKPOINT_RESTORE) != 0
+/// Our effective capabilities. What can't be read isn't taken for a no: the tree would come back in another pid namespace
+/// than the one it was asked for in.
+fn capabilities() -> Result<u64> {
+    let status = status::read(std::process::id() as i32).doing("reading our own capabilities", None)?;
+    Ok(status.cap_eff)
 }
 
 impl Space {
-    /// Chooses, and makes a new namespace where one is needed.
-    pub fn choose(wanted: PidSpace, plan: &Plan) -> Result<Space> {
-        if !is_new(wanted) {
-            return Ok(Space::Ours { privileged: privileged() });
-        }
-        if let Some(init) = plan.members.iter().find(|member| member.pid == 1) {
-            return Err(Error::Bug(format!("{} wants to be init", init.name)));
-        }
-        let admin =
-            status::read(std::process::id() as i32).is_ok_and(|s| s.cap_eff & 1 << CAP_SYS_ADMIN != 0);
-        Ok(Space::New { user: !admin, init: OnceCell::new() })
+    /// Chooses one for a request.
+    ///
+    /// # Errors
+    /// Our capabilities can't be read.
+    pub fn choose(wanted: PidSpace) -> Result<Space> {
+        let capabilities = capabilities()?;
+        let admin = capabilities & 1 << CAP_SYS_ADMIN != 0;
+        let privileged = admin || capabilities & 1 << CAP_CHECKPOINT_RESTORE != 0;
+        Ok(match wanted {
+            PidSpace::Auto if privileged => Space::Ours { privileged },
+            PidSpace::Callers => Space::Ours { privileged },
+            PidSpace::Auto | PidSpace::New => Space::New { user: !admin, init: OnceCell::new() },
+        })
+    }
+
+    /// Whether it is a new one, so that no pid can be taken.
+    pub fn is_new(&self) -> bool {
+        matches!(self, Space::New { .. })
+    }
+
+    /// What stands in the way of a tree in it.
+    pub fn check(&self, plan: &Plan) -> Option<Refusal> {
+        let init = plan.members.iter().find(|member| self.is_new() && member.pid == 1)?;
+        Some(Refusal {
+            who: Some(Who { pid: init.pid, name: init.name.clone() }),
+            fd: None,
+            what: "it is the init of its pid namespace".into(),
+            code: "task/init",
+            why: "a new pid namespace has an init of bardo's own, and bardo may not choose pids in the one that is here".into(),
+            remedy: "restart it as root or with CAP_CHECKPOINT_RESTORE, where pid 1 is free".into(),
+        })
     }
 
     /// Makes the tree's first process in it.

@@ -19,7 +19,10 @@ left running, and checkpointed twenty times over. *Privilege* is what a restart 
 the right to trace the tree (ptrace(2)).
 ";
 
-const FAMILIES: [(&str, fn() -> Vec<Support>); 3] =
+type Lines = fn() -> Vec<Support>;
+
+/// The families, and what each says it can do.
+const FAMILIES: [(&str, Lines); 3] =
     [("Processes and threads", task::support), ("Memory", memory::support), ("Files", file::support)];
 
 fn cell(text: &str) -> String {

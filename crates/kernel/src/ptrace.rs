@@ -20,7 +20,6 @@ use crate::gate::syscall;
 
 const SEIZE: usize = 0x4206;
 const INTERRUPT: usize = 0x4207;
-const LISTEN: usize = 0x4208;
 const CONT: usize = 7;
 const SYSCALL: usize = 24;
 const DETACH: usize = 17;
@@ -205,12 +204,6 @@ impl Stopped {
     /// Lets it run to the next entry or exit of a system call, delivering `signal` (0: none).
     pub fn resume_to_syscall(self, signal: i32) -> Result<Running> {
         ptrace(SYSCALL, self.tid, 0, signal as usize, "PTRACE_SYSCALL")?;
-        Ok(Running { tid: self.tid })
-    }
-
-    /// Leaves it stopped by job control, but notices SIGCONT (PTRACE_LISTEN).
-    pub fn listen(self) -> Result<Running> {
-        ptrace(LISTEN, self.tid, 0, 0, "PTRACE_LISTEN")?;
         Ok(Running { tid: self.tid })
     }
 

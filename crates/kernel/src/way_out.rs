@@ -8,13 +8,15 @@
 //! Privilege: the thread is ours already.
 
 use crate::arch::Interrupted;
+use crate::error::{Errno, Failed};
 use crate::procfs::stat::{self, State};
 use crate::procfs::status;
 use crate::ptrace::{Running, Stop, Stopped, Waited};
 use crate::time;
 
-/// How often a thread is asked where it is before it is let go wherever that may be.
-const TURNS: u32 = 2000;
+/// How long a thread is given until it is let go wherever it may be: it has only a few instructions to run, but others may
+/// have the processors.
+const PATIENCE_NS: u64 = 30_000_000_000;
 
 /// A thread that may be in the stub, between these addresses. Dropped, it is let out and let go.
 #[derive(Debug)]
@@ -41,29 +43,33 @@ impl Drop for WayOut {
         if self.taken {
             return;
         }
-        if let Some(thread) = run_out(self.tid, self.stub) {
+        if let Ok(thread) = run_out(self.tid, self.stub) {
             release(thread);
         }
     }
 }
 
-/// Has a seized thread run until it is outside the stub, and stops it there; none if it is gone, or doesn't come out.
-pub fn run_out(tid: i32, stub: (u64, u64)) -> Option<Stopped> {
-    for turn in 0..TURNS {
+/// Has a seized thread run until it is outside the stub, and stops it there.
+///
+/// # Errors
+/// `ESRCH` where it is gone; `ETIMEDOUT` where it doesn't come out: then it has been let go.
+pub fn run_out(tid: i32, stub: (u64, u64)) -> crate::Result<Stopped> {
+    let mut patience = Patience::new();
+    loop {
         let thread = stand(tid)?;
         match thread.registers() {
-            Ok(registers) if !(stub.0..stub.1).contains(&registers.ip()) => return Some(thread),
+            Ok(registers) if !(stub.0..stub.1).contains(&registers.ip()) => return Ok(thread),
             Ok(_) => {
                 let _ = thread.resume_with_its_signal();
-                if turn < 50 { time::give_way() } else { time::sleep_ns(100_000) }
             }
-            Err(e) if e.is(libc::ESRCH) => return None,
-            // It is tried again.
+            // Where it is gone, the next look tells.
             Err(_) => {}
         }
+        if !patience.wait() {
+            let _ = stand(tid)?.detach(0);
+            return Err(failed(libc::ETIMEDOUT, format!("waiting until thread {tid} is out of the stub")));
+        }
     }
-    let _ = stand(tid)?.detach(0);
-    None
 }
 
 /// Lets a seized thread out of the stub between these addresses, then lets it go.
@@ -71,26 +77,54 @@ pub fn let_out(tid: i32, stub: (u64, u64)) {
     drop(WayOut::of(tid, stub));
 }
 
-/// Brings a seized thread to a stop, whatever it is doing; none if it is gone.
-fn stand(tid: i32) -> Option<Stopped> {
-    for turn in 0..TURNS {
+/// Brings a seized thread to a stop, whatever it is doing.
+fn stand(tid: i32) -> crate::Result<Stopped> {
+    let gone = || failed(libc::ESRCH, format!("stopping thread {tid}"));
+    let mut patience = Patience::new();
+    loop {
         match stat::read(tid) {
-            Ok(stat) if stat.state == State::Traced => return Some(Stopped::adopt(tid)),
-            Ok(stat) if matches!(stat.state, State::Zombie | State::Dead) => return None,
-            Err(e) if e.is(libc::ENOENT) || e.is(libc::ESRCH) => return None,
+            Ok(stat) if stat.state == State::Traced => return Ok(Stopped::adopt(tid)),
+            Ok(stat) if matches!(stat.state, State::Zombie | State::Dead) => return Err(gone()),
+            Err(e) if e.is(libc::ENOENT) || e.is(libc::ESRCH) => return Err(gone()),
             _ => {}
         }
         let running = Running::adopt(tid);
         let _ = running.interrupt();
         match running.poll() {
-            Ok(Waited::Stopped(thread)) => return Some(thread),
-            Ok(Waited::Gone(_)) => return None,
-            Err(e) if e.is(libc::ECHILD) => return None,
-            _ if turn < 50 => time::give_way(),
-            _ => time::sleep_ns(100_000),
+            Ok(Waited::Stopped(thread)) => return Ok(thread),
+            Ok(Waited::Gone(_)) => return Err(gone()),
+            Err(e) if e.is(libc::ECHILD) => return Err(e),
+            _ if patience.wait() => {}
+            _ => return Err(failed(libc::ETIMEDOUT, format!("stopping thread {tid}"))),
         }
     }
-    None
+}
+
+fn failed(errno: i32, call: String) -> Failed {
+    Failed { call, errno: Errno(errno) }
+}
+
+/// Waiting in steps that grow: a thread that has to share its processor gets further in a longer one.
+struct Patience {
+    until_ns: u64,
+    steps: u32,
+}
+
+impl Patience {
+    fn new() -> Patience {
+        Patience { until_ns: time::monotonic_ns() + PATIENCE_NS, steps: 0 }
+    }
+
+    /// Waits a step; false where there was enough waiting.
+    fn wait(&mut self) -> bool {
+        self.steps += 1;
+        match self.steps {
+            ..50 => time::give_way(),
+            50..100 => time::sleep_ns(100_000),
+            _ => time::sleep_ns(5_000_000),
+        }
+        time::monotonic_ns() < self.until_ns
+    }
 }
 
 /// Lets a thread go that stands in its own code: a call that answered our stop with EINTR is made again first.
