@@ -91,7 +91,7 @@ fn kept() -> Vec<Support> {
             not_kept: "that a time was an absolute date; how often a timer expired whose signal waits; on the CPU time of \
                        a process outside the tree: refused",
             privilege: "CAP_WAKE_ALARM for clocks that wake the machine",
-            workload: "posix_timers",
+            workload: "task/posix_timers",
         },
         Support {
             kind: "task/sleep",
