@@ -17,7 +17,8 @@ use bardo_kernel::procfs::stat::{self, State};
 use bardo_kernel::procfs::{self, children, status};
 use bardo_kernel::ptrace::{self, Running, Stop, Stopped, Waited};
 use bardo_kernel::remote::Held;
-use bardo_kernel::{Failed, fs, pidfd, time, way_out};
+use bardo_kernel::time::{self, Patience};
+use bardo_kernel::{Failed, fs, pidfd, way_out};
 
 use crate::error::{Doing, Error, Failure, Refusal, Result, Who};
 use crate::resource::task::sleep::{Sleep, Sleepers};
@@ -27,6 +28,8 @@ use crate::subject::Subject;
 const LOOK_AFTER_NS: u64 = 30_000_000;
 /// How long it may take in all.
 const GIVE_UP_NS: u64 = 3_000_000_000;
+/// How long threads that were asked to stop are waited for when they are let go instead.
+const LET_GO_NS: u64 = 2_000_000_000;
 /// How long the end of a tree that was killed is waited for.
 const REAP_NS: u64 = 5_000_000_000;
 /// A tree that grows faster than we stop it is given up after this many passes.
@@ -489,6 +492,7 @@ impl Freezing {
     }
 
     fn let_go(&mut self) {
+        let mut patience = Patience::of(LET_GO_NS);
         for (_, hold) in std::mem::take(&mut self.threads) {
             match hold {
                 Hold::Held(thread, _) => {
@@ -498,17 +502,16 @@ impl Freezing {
                 }
                 // It stops any moment; only then can it be let go of. One that can't stop is let go by our exit.
                 Hold::Asked(running) => {
-                    let mut still = Some(running);
-                    for _ in 0..200 {
-                        match still.take().map(Running::poll) {
-                            Some(Ok(Waited::Still(running))) => still = Some(running),
-                            Some(Ok(Waited::Stopped(stopped))) => {
+                    let mut asked = running;
+                    loop {
+                        match asked.poll() {
+                            Ok(Waited::Still(running)) if patience.wait() => asked = running,
+                            Ok(Waited::Stopped(stopped)) => {
                                 way_out::release(stopped);
                                 break;
                             }
                             _ => break,
                         }
-                        time::sleep_ns(50_000);
                     }
                 }
             }
@@ -570,12 +573,8 @@ fn subject(pid: i32, threads: &[Thread]) -> bardo_kernel::Result<Subject> {
 /// Waits, a moment at most, until a process that job control has stopped stands where it stood: it is woken to find that
 /// out by itself.
 pub fn settle(pid: i32) {
-    for _ in 0..1000 {
-        match stat::read(pid) {
-            Ok(stat) if stat.state == State::Running => time::give_way(),
-            _ => return,
-        }
-    }
+    let mut patience = Patience::of(LET_GO_NS);
+    while stat::read(pid).is_ok_and(|stat| stat.state == State::Running) && patience.wait() {}
 }
 
 fn is_gone(e: &Failed) -> bool {

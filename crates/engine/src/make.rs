@@ -16,7 +16,8 @@ use bardo_kernel::ptrace::{self, Pinned, Running, Stopped, Subreaper, Waited};
 use bardo_kernel::remote::{self, Candidate, Held, Place};
 use bardo_kernel::shelf::{CloneArgs, Layout, Shelf};
 use bardo_kernel::stub::{Arg, Batch, Batches};
-use bardo_kernel::{Errno, Failed, Sysno, fs, time, way_out};
+use bardo_kernel::time::{self, Patience};
+use bardo_kernel::{Errno, Failed, Sysno, fs, way_out};
 
 use crate::error::{Doing, Error, Result, Who};
 use crate::family::Group;
@@ -505,14 +506,8 @@ impl<'a> Tree<'a> {
         }
         // Of the signals that stop, only SIGSTOP isn't blocked here; the thread that takes it is told another one.
         ptrace::kill(self.pids[member.index], libc::SIGSTOP).doing("stopping a process", Some(&who))?;
-        let (mut stopped, mut turns, mut signal) = (0, 0u32, signal);
+        let (mut stopped, mut signal) = (0, signal);
         while stopped < member.threads.len() {
-            // A process of an orphaned group ignores the stops of a terminal: only SIGSTOP stops it.
-            if turns == 1000 {
-                signal = libc::SIGSTOP;
-                ptrace::kill(self.pids[member.index], signal).doing("stopping a process", Some(&who))?;
-            }
-            turns += 1;
             let mut still = Vec::new();
             for thread in running {
                 match thread.poll().doing("waiting for a stop", Some(&who))? {
@@ -529,9 +524,17 @@ impl<'a> Tree<'a> {
                             thread
                                 .set_signal_mask(!(1 << (signal - 1)))
                                 .doing("stopping a process", Some(&who))?;
+                            // Its next stop tells what became of the signal, for that is dealt with first.
+                            thread.interrupt_next().doing("stopping a process", Some(&who))?;
                             still.push(thread.resume(signal).doing("stopping a process", Some(&who))?);
                         }
-                        _ => still.push(thread.resume(0).doing("stopping a process", Some(&who))?),
+                        // Nothing: a process of an orphaned group ignores the stops of a terminal. SIGSTOP stops it too.
+                        _ => {
+                            signal = libc::SIGSTOP;
+                            still.push(thread.resume(0).doing("stopping a process", Some(&who))?);
+                            ptrace::kill(self.pids[member.index], signal)
+                                .doing("stopping a process", Some(&who))?;
+                        }
                     },
                 }
             }
@@ -542,10 +545,11 @@ impl<'a> Tree<'a> {
     }
 
     fn wait_for_zombie(&self, member: &Member) -> Result<()> {
-        for _ in 0..20_000 {
+        let mut patience = Patience::of(30_000_000_000);
+        while patience.wait() {
             match procfs::stat::read(self.pids[member.index]) {
                 Ok(stat) if stat.state == procfs::stat::State::Zombie => return Ok(()),
-                Ok(_) => time::sleep_ns(100_000),
+                Ok(_) => {}
                 Err(e) => return Err(e).doing("waiting for a zombie", Some(&self.who(member))),
             }
         }

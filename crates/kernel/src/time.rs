@@ -56,3 +56,28 @@ pub fn give_way() {
     // SAFETY: no memory is touched.
     let _ = unsafe { syscall(Sysno::sched_yield, [0; 6]) };
 }
+
+/// Waiting for somebody who needs a processor, in steps that grow: who has to share one gets further in a longer step.
+#[derive(Debug)]
+pub struct Patience {
+    until_ns: u64,
+    steps: u32,
+}
+
+impl Patience {
+    /// This much of it.
+    pub fn of(nanoseconds: u64) -> Patience {
+        Patience { until_ns: monotonic_ns().saturating_add(nanoseconds), steps: 0 }
+    }
+
+    /// Waits a step; false where there was enough waiting.
+    pub fn wait(&mut self) -> bool {
+        self.steps += 1;
+        match self.steps {
+            ..20 => give_way(),
+            20..100 => sleep_ns(50_000),
+            _ => sleep_ns(2_000_000),
+        }
+        monotonic_ns() < self.until_ns
+    }
+}

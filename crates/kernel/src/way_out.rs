@@ -12,7 +12,7 @@ use crate::error::{Errno, Failed};
 use crate::procfs::stat::{self, State};
 use crate::procfs::status;
 use crate::ptrace::{Running, Stop, Stopped, Waited};
-use crate::time;
+use crate::time::Patience;
 
 /// How long a thread is given until it is let go wherever it may be: it has only a few instructions to run, but others may
 /// have the processors.
@@ -54,7 +54,7 @@ impl Drop for WayOut {
 /// # Errors
 /// `ESRCH` where it is gone; `ETIMEDOUT` where it doesn't come out: then it has been let go.
 pub fn run_out(tid: i32, stub: (u64, u64)) -> crate::Result<Stopped> {
-    let mut patience = Patience::new();
+    let mut patience = Patience::of(PATIENCE_NS);
     loop {
         let thread = stand(tid)?;
         match thread.registers() {
@@ -80,7 +80,7 @@ pub fn let_out(tid: i32, stub: (u64, u64)) {
 /// Brings a seized thread to a stop, whatever it is doing.
 fn stand(tid: i32) -> crate::Result<Stopped> {
     let gone = || failed(libc::ESRCH, format!("stopping thread {tid}"));
-    let mut patience = Patience::new();
+    let mut patience = Patience::of(PATIENCE_NS);
     loop {
         match stat::read(tid) {
             Ok(stat) if stat.state == State::Traced => return Ok(Stopped::adopt(tid)),
@@ -102,29 +102,6 @@ fn stand(tid: i32) -> crate::Result<Stopped> {
 
 fn failed(errno: i32, call: String) -> Failed {
     Failed { call, errno: Errno(errno) }
-}
-
-/// Waiting in steps that grow: a thread that has to share its processor gets further in a longer one.
-struct Patience {
-    until_ns: u64,
-    steps: u32,
-}
-
-impl Patience {
-    fn new() -> Patience {
-        Patience { until_ns: time::monotonic_ns() + PATIENCE_NS, steps: 0 }
-    }
-
-    /// Waits a step; false where there was enough waiting.
-    fn wait(&mut self) -> bool {
-        self.steps += 1;
-        match self.steps {
-            ..50 => time::give_way(),
-            50..100 => time::sleep_ns(100_000),
-            _ => time::sleep_ns(5_000_000),
-        }
-        time::monotonic_ns() < self.until_ns
-    }
 }
 
 /// Lets a thread go that stands in its own code: a call that answered our stop with EINTR is made again first.
