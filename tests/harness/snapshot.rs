@@ -165,6 +165,13 @@ impl Snapshot {
             let info = std::fs::read_to_string(directory.join("fdinfo").join(&number)).unwrap_or_default();
             for line in info.lines() {
                 let (field, value) = line.split_once(':').unwrap_or((line, ""));
+                if field == "tfd" {
+                    // An epoll's entries stand in the order of kernel addresses; what they watch is shown by itself.
+                    let (entry, _) = value.split_once("pos:").unwrap_or((value, ""));
+                    let words: Vec<&str> = entry.split_whitespace().collect();
+                    self.fact(format!("{pid} fdinfo {number} tfd {}", words.join(" ")), "");
+                    continue;
+                }
                 if field != "ino" || anonymous.is_none() {
                     self.fact(format!("{pid} fdinfo {number} {field}"), value.trim());
                 }

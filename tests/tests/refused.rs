@@ -43,7 +43,8 @@ macro_rules! refusals {
 refusals! {
     eventfd_with_outside: "eventfd-outside", ["eventfd", "fd 3", "leak"];
     signalfd: "signalfd", ["signalfd"];
-    epoll: "epoll", ["epoll"];
+    epoll_of_what_is_open_outside: "epoll-outside", ["epoll that watches what was descriptor 3", "EPOLL_CTL_DEL"];
+    epoll_with_an_entry_that_is_stuck: "epoll-fired", ["epoll with an entry that has fired", "another moment"];
     inotify: "inotify", ["inotify"];
     pidfd: "pidfd", ["pidfd"];
     memfd: "memfd", ["memfd"];

@@ -83,6 +83,7 @@ workloads! {
     directory: "file/directory";
     locks: "file/locks";
     many: "file/many";
+    epoll: "file/epoll";
     eventfd: "file/eventfd";
     timerfd: "file/timerfd",
         may differ "* fdinfo * it_value" because "the timers run on while it is stopped",

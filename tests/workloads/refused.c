@@ -62,7 +62,29 @@ int main(int argc, char **argv)
         sigaddset(&set, SIGUSR1);
         have(signalfd(-1, &set, 0));
     }
-    is("epoll") have(epoll_create1(0));
+    is("epoll-outside") {
+        /* What it watches is open in the parent of the tree's root alone. */
+        int fd = have(eventfd(3, 0));
+        pid_t child = must(fork());
+        if (child) {
+            must(waitpid(child, NULL, 0));
+            _exit(0);
+        }
+        int epoll = have(epoll_create1(0));
+        must(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &(struct epoll_event){ .events = EPOLLIN }));
+        must(close(fd));
+    }
+    is("epoll-fired") {
+        /* What it watches was ready once, and is no more. */
+        int epoll = have(epoll_create1(0)), ends[2];
+        must(pipe2(ends, O_NONBLOCK));
+        struct epoll_event event = { .events = EPOLLOUT | EPOLLONESHOT };
+        must(epoll_ctl(epoll, EPOLL_CTL_ADD, ends[1], &event));
+        check(must(epoll_wait(epoll, &event, 1, 0)) == 1);
+        char block[4096] = "";
+        while (write(ends[1], block, sizeof block) > 0)
+            ;
+    }
     is("inotify") have(inotify_init());
     is("pidfd") have(syscall(SYS_pidfd_open, getpid(), 0));
     is("memfd") have(memfd_create("memfd", 0));

@@ -89,6 +89,46 @@ pub fn duplicate_at(fd: BorrowedFd<'_>, number: i32, cloexec: bool) -> Result<Ow
     Ok(unsafe { OwnedFd::from_raw_fd(new as RawFd) })
 }
 
+/// A table of descriptors that is the calling thread's alone: see [`in_own_table`].
+#[derive(Debug)]
+pub struct OwnTable {
+    // It is of no use to any other thread.
+    thread: std::marker::PhantomData<*const ()>,
+}
+
+impl OwnTable {
+    /// Has a number lead to an open file, whatever it led to.
+    pub fn put(&self, fd: BorrowedFd<'_>, number: RawFd) -> Result<()> {
+        if fd.as_raw_fd() == number {
+            return Ok(());
+        }
+        dup3(fd, number, true).map(drop)
+    }
+}
+
+/// Does some work in a thread of ours that has a copy of our table, in which every number is free to be used: all other
+/// threads keep theirs. What the work opens and doesn't give away is closed at its end.
+///
+/// The work must use by number only what it knows to lie where it put nothing.
+///
+/// # Errors
+/// Those of the work; EAGAIN where no thread can be made.
+pub fn in_own_table<T: Send>(work: impl FnOnce(&OwnTable) -> Result<T> + Send) -> Result<T> {
+    let with_table = || {
+        // SAFETY: the call takes no pointers; it gives this thread, which holds no descriptor yet, a table of its own.
+        unsafe { syscall(Sysno::unshare, [libc::CLONE_FILES as usize, 0, 0, 0, 0, 0]) }
+            .map_err(|e| e.of("unshare(CLONE_FILES)"))?;
+        work(&OwnTable { thread: std::marker::PhantomData })
+    };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().spawn_scoped(scope, with_table).map_err(|e| {
+            let errno = Errno(e.raw_os_error().unwrap_or(libc::EAGAIN));
+            Failed { call: "making a thread".into(), errno }
+        })?;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
 /// Who gets the signals of an open file (struct f_owner_ex).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
@@ -297,6 +337,21 @@ mod tests {
         let other = memfd_create("other", 1).unwrap();
         replace(at.as_fd(), other.as_fd(), true).unwrap();
         assert_eq!(fs::fstat(at.as_fd()).unwrap().ino, fs::fstat(other.as_fd()).unwrap().ino);
+    }
+
+    #[test]
+    fn a_table_of_its_own_leaves_ours_alone() {
+        let (one, other) = (file(), memfd_create("other", 1).unwrap());
+        let ino = |fd: BorrowedFd<'_>| fs::fstat(fd).unwrap().ino;
+        let (before, number) = (ino(one.as_fd()), one.as_raw_fd());
+        let (now, theirs) = (one.as_fd(), other.as_fd());
+        in_own_table(|table| {
+            table.put(theirs, number)?;
+            assert_eq!(ino(now), ino(theirs));
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(ino(one.as_fd()), before);
     }
 
     #[test]

@@ -73,11 +73,16 @@ fn gate() -> &'static Gate {
             Mode::Trace(path) => match std::ffi::CString::new(path.as_str()) {
                 // SAFETY: the path is a valid C string; the call touches no other memory of ours.
                 Ok(path) => unsafe {
-                    libc::open(
+                    let fd = libc::open(
                         path.as_ptr(),
                         libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND | libc::O_CLOEXEC,
                         0o600,
-                    )
+                    );
+                    // Out of the way of the numbers that programs use: see `fcntl::in_own_table`.
+                    match libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 1000) {
+                        -1 => fd,
+                        high => high,
+                    }
                 },
                 Err(_) => -1,
             },

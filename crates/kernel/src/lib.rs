@@ -4,6 +4,7 @@
 //! All calls pass [`gate`]; whatever differs between architectures is in [`arch`].
 
 pub mod arch;
+pub mod epoll;
 pub mod error;
 pub mod eventfd;
 pub mod fcntl;

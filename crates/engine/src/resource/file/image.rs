@@ -7,6 +7,7 @@ use bardo_kernel::stub::Batch;
 use bardo_kernel::{fcntl, rlimit};
 use serde::de::DeserializeOwned;
 
+use super::epoll::{self, Watched};
 use super::external::{self, Connections};
 use super::lock::{self, Held};
 use super::pipe::SavedPipe;
@@ -25,6 +26,8 @@ pub struct FilesImage {
     pub(super) pipes: BTreeMap<u64, SavedPipe>,
     /// What each process locks.
     pub(super) locks: BTreeMap<i32, Vec<Held>>,
+    /// What each epoll watches.
+    pub(super) epolls: BTreeMap<u64, Vec<Watched>>,
     tables: BTreeMap<i32, Vec<TableEntry>>,
 }
 
@@ -66,6 +69,11 @@ impl FilesImage {
         Ok(())
     }
 
+    /// Whether the record of this open file came before.
+    pub(super) fn has(&self, id: u64) -> bool {
+        self.files.contains_key(&id)
+    }
+
     fn take_table(&mut self, record: &Record) -> Result<()> {
         let part: Table = read(record)?;
         if part.pid <= 0 {
@@ -90,9 +98,11 @@ impl FilesImage {
         Ok(())
     }
 
-    /// The highest descriptor of any process; −1 for none at all. What processes inherit must lie above it.
+    /// The highest descriptor of any process, or number that an epoll knows; −1 for none at all. What processes inherit must
+    /// lie above it.
     pub fn highest_fd(&self) -> i32 {
-        self.tables.values().filter_map(|table| table.last()).map(|entry| entry.fd).max().unwrap_or(-1)
+        let open = self.tables.values().filter_map(|table| table.last()).map(|entry| entry.fd);
+        open.chain(self.epolls.values().flatten().map(|entry| entry.fd)).max().unwrap_or(-1)
     }
 
     /// How many open files there are.
@@ -143,6 +153,7 @@ impl FilesImage {
         let held = self.locks.iter().flat_map(|(pid, locks)| locks.iter().map(|lock| (*pid, lock)));
         let taken = lock::check(held).into_iter();
         refusals.extend(taken.map(|(fd, hindrance)| Refusal { fd: Some(fd), ..bare(hindrance) }));
+        refusals.extend(epoll::check(&self.epolls).map(bare));
         refusals.extend(self.check_limit());
         refusals
     }
@@ -185,7 +196,9 @@ impl FilesImage {
             let fd = file.open(*id, &mut making)?;
             making.put(*id, fd)?;
         }
-        Ok(making.finish())
+        let pool = making.finish();
+        epoll::fill(&self.epolls, &self.files, &pool)?;
+        Ok(pool)
     }
 
     /// Sets in motion what runs by itself. The last thing before the tree goes.

@@ -14,6 +14,7 @@
 
 pub mod device;
 pub mod directory;
+pub mod epoll;
 pub mod eventfd;
 pub mod external;
 pub mod image;
@@ -37,7 +38,7 @@ mod rig;
 mod tests;
 
 use std::fmt;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use bardo_image::Record;
 
@@ -89,6 +90,20 @@ pub trait Saved: fmt::Debug {
     /// # Errors
     /// Where this host said no.
     fn open(&self, id: u64, making: &mut Making<'_>) -> Result<OwnedFd>;
+    /// Makes it ready for a moment, where it isn't ready for anything: whether that can be done. Nobody has it yet but us.
+    ///
+    /// # Errors
+    /// Where this host said no.
+    fn rouse(&self, _fd: BorrowedFd<'_>) -> bardo_kernel::Result<bool> {
+        Ok(false)
+    }
+    /// Takes that back.
+    ///
+    /// # Errors
+    /// Where this host said no.
+    fn calm(&self, _fd: BorrowedFd<'_>) -> bardo_kernel::Result<()> {
+        Ok(())
+    }
     /// Sets it in motion: the last thing before the tree goes.
     ///
     /// # Errors
@@ -131,6 +146,7 @@ pub const KINDS: &[&dyn Kind] = &[
     &directory::Directory,
     &eventfd::Eventfd,
     &timerfd::Timerfd,
+    &epoll::Epoll,
     &lock::Locks,
     &refused::Refused,
 ];

@@ -20,7 +20,7 @@
 //! held by a process that we may not look at, or on its way in a socket, isn't noticed where the tree has both itself.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use bardo_image::{Blob, Record};
 use bardo_kernel::{fcntl, fs, pipe, poll};
@@ -512,6 +512,12 @@ fn put(pipe: &pipe::Pipe, bytes: &[u8]) -> bardo_kernel::Result<()> {
     Err(bardo_kernel::Failed::unexpected(format!("only {written} of {} bytes found room", bytes.len())))
 }
 
+/// Another end of the same pipe.
+fn reopen(fd: BorrowedFd<'_>, mode: i32) -> bardo_kernel::Result<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    fs::open(path.as_ref(), mode | libc::O_NONBLOCK | libc::O_CLOEXEC, 0)
+}
+
 impl Saved for PipeEnd {
     fn what(&self) -> String {
         format!("end of pipe {}", self.pipe)
@@ -524,6 +530,19 @@ impl Saved for PipeEnd {
 
     fn open(&self, _: u64, making: &mut Making<'_>) -> Result<OwnedFd> {
         making.pipe(self.pipe)?.end(self.flags).doing(format!("opening an end of pipe {}", self.pipe), None)
+    }
+
+    /// A reading end that isn't ready is that of an empty pipe.
+    fn rouse(&self, fd: BorrowedFd<'_>) -> bardo_kernel::Result<bool> {
+        if self.flags & libc::O_ACCMODE != libc::O_RDONLY {
+            return Ok(false);
+        }
+        fs::write(reopen(fd, libc::O_WRONLY)?.as_fd(), b"x")?;
+        Ok(true)
+    }
+
+    fn calm(&self, fd: BorrowedFd<'_>) -> bardo_kernel::Result<()> {
+        fs::read(reopen(fd, libc::O_RDONLY)?.as_fd(), &mut [0]).map(drop)
     }
 }
 

@@ -33,6 +33,11 @@ impl Pool {
         self.files.get(&id).map(AsFd::as_fd)
     }
 
+    /// Our descriptor of an open file; `target` is the number that it has, or had, in a process.
+    pub(super) fn borrow_as(&self, id: u64, target: i32) -> Option<BorrowedFd<'_>> {
+        self.roles.get(&(id, target)).or_else(|| self.files.get(&id)).map(AsFd::as_fd)
+    }
+
     /// How many open files there are.
     pub fn len(&self) -> usize {
         self.files.len()

@@ -44,7 +44,6 @@ const fn never(link: &'static str, code: &'static str, name: &'static str, why: 
 
 const ANONYMOUS: &[Anonymous] = &[
     later("anon_inode:[signalfd]", "file/signalfd", "signalfd", "its signal mask isn't saved yet"),
-    later("anon_inode:[eventpoll]", "file/eventpoll", "epoll", "the files it watches aren't saved yet"),
     later("anon_inode:inotify", "file/inotify", "inotify", "its watches and events aren't saved yet"),
     later("anon_inode:[pidfd]", "file/pidfd", "pidfd", "the process it stands for isn't saved with it yet"),
     later("pidfd:", "file/pidfd", "pidfd", "the process it stands for isn't saved with it yet"),

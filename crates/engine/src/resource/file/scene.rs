@@ -135,6 +135,7 @@ pub struct Scene<'a> {
     /// Terminals that belong to the outside: somebody's stdio, or the controlling terminal.
     pub terminals: BTreeSet<u64>,
     outside: OnceCell<Outside>,
+    in_kernel_order: OnceCell<Vec<usize>>,
     /// What the tree has in common: inodes whose content goes into the image.
     shared: RefCell<&'a mut Shared>,
     /// As which of 0, 1 and 2 something is held: by the root, else by anybody.
@@ -166,6 +167,7 @@ impl<'a> Scene<'a> {
             pipes: Pipes::default(),
             terminals: BTreeSet::new(),
             outside: OnceCell::new(),
+            in_kernel_order: OnceCell::new(),
             shared: RefCell::new(shared),
             roles: BTreeMap::new(),
         };
@@ -190,6 +192,26 @@ impl<'a> Scene<'a> {
         let subject = self.subjects[holder.subject];
         pidfd::getfd(subject.pidfd.as_fd(), holder.fd)
             .doing(format!("duplicating descriptor {}", holder.fd), Some(&subject.who))
+    }
+
+    /// The open file that a descriptor leads to.
+    pub fn file_of(&self, holder: Holder) -> Option<u64> {
+        let at = self.entries.binary_search_by_key(&holder, |entry| entry.holder).ok()?;
+        Some(self.entries[at].file)
+    }
+
+    /// The positions of all open files in the order that kcmp(2) gives them; found when it is first asked for.
+    ///
+    /// # Errors
+    /// Where open files can't be compared.
+    pub fn in_kernel_order(&self) -> Result<&[usize]> {
+        if self.in_kernel_order.get().is_none() {
+            let at = |file: usize| self.files[file].holders[0];
+            let classes =
+                unite((0..self.files.len()).collect(), &|a, b| compare_files(self.subjects, at(a), at(b)))?;
+            let _ = self.in_kernel_order.set(classes.into_iter().flatten().collect());
+        }
+        Ok(self.in_kernel_order.get().map_or(&[], Vec::as_slice))
     }
 
     /// What processes outside the tree have open of what it has; looked up when it is first asked for.
@@ -388,6 +410,17 @@ impl Asked {
     }
 }
 
+/// How the open files of two descriptors stand in the kernel's order.
+fn compare_files(subjects: &[&Subject], a: Holder, b: Holder) -> Result<std::cmp::Ordering> {
+    let (one, other) = (subjects[a.subject], subjects[b.subject]);
+    kcmp::compare(one.pid(), other.pid(), What::File { fd1: a.fd, fd2: b.fd })
+        .and_then(|order| {
+            let unordered = || bardo_kernel::Failed::unexpected("kcmp: no order among open files");
+            order.ordering().ok_or_else(unordered)
+        })
+        .doing("comparing open files", Some(&one.who))
+}
+
 /// All descriptors, and the open files they lead to.
 fn find(subjects: &[&Subject]) -> Result<(Vec<Entry>, Vec<Seen>)> {
     let mut raws = Vec::new();
@@ -410,17 +443,7 @@ fn find(subjects: &[&Subject]) -> Result<(Vec<Entry>, Vec<Seen>)> {
     for (index, raw) in raws.iter().enumerate() {
         groups.entry(raw.constant()).or_default().push(index);
     }
-    let same = |a: usize, b: usize| {
-        let (a, b) = (raws[a].holder, raws[b].holder);
-        let (one, other) = (subjects[a.subject], subjects[b.subject]);
-        kcmp::compare(one.pid(), other.pid(), What::File { fd1: a.fd, fd2: b.fd })
-            .and_then(|order| {
-                order
-                    .ordering()
-                    .ok_or_else(|| bardo_kernel::Failed::unexpected("kcmp: no order among open files"))
-            })
-            .doing("comparing open files", Some(&one.who))
-    };
+    let same = |a: usize, b: usize| compare_files(subjects, raws[a].holder, raws[b].holder);
     for group in groups.into_values() {
         for part in by_offset(group, &raws, subjects, &mut tables)? {
             classes.extend(unite(part, &same)?);

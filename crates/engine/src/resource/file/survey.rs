@@ -19,6 +19,7 @@ pub struct Collected {
     records: Vec<(&'static str, u64, Value)>,
     refusals: Vec<Refusal>,
     externals: Vec<String>,
+    late: Vec<(&'static str, u64, Value)>,
 }
 
 impl Collected {
@@ -29,6 +30,17 @@ impl Collected {
     pub fn record<T: Serialize>(&mut self, kind: &'static str, id: u64, body: &T) -> Result<()> {
         let body = Value::serialized(body).map_err(|e| Error::Bug(format!("the record {kind} {id}: {e}")))?;
         self.records.push((kind, id, body));
+        Ok(())
+    }
+
+    /// Adds a record that comes after those of all open files, for it names some. These are numbered from 1.
+    ///
+    /// # Errors
+    /// [`Error::Bug`] where serde can't write it.
+    pub fn record_late<T: Serialize>(&mut self, kind: &'static str, body: &T) -> Result<()> {
+        let id = self.late.len() as u64 + 1;
+        let body = Value::serialized(body).map_err(|e| Error::Bug(format!("the record {kind} {id}: {e}")))?;
+        self.late.push((kind, id, body));
         Ok(())
     }
 
@@ -134,6 +146,8 @@ pub fn survey(
         let kind = kind.ok_or_else(|| Error::Bug(format!("no kind of file claims {}", file.show())))?;
         kind.collect(file, &scene, &mut out)?;
     }
+    let late = std::mem::take(&mut out.late);
+    out.records.extend(late);
     table::collect(&scene, &mut out)?;
     lock::collect(&scene, &mut out)?;
     refusals.append(&mut out.refusals);

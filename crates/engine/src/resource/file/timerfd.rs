@@ -234,6 +234,15 @@ impl Saved for OpenTimerfd {
         self.make().doing("making a timerfd", None)
     }
 
+    fn rouse(&self, fd: BorrowedFd<'_>) -> bardo_kernel::Result<bool> {
+        timerfd::set_ticks(fd, 1)?;
+        Ok(true)
+    }
+
+    fn calm(&self, fd: BorrowedFd<'_>) -> bardo_kernel::Result<()> {
+        self.set(fd, 0)
+    }
+
     fn start(&self, id: u64, pool: &Pool) -> Result<()> {
         let Some(remaining_ns) = self.remaining_ns else { return Ok(()) };
         let fd = pool.borrow(id).ok_or_else(|| Error::Bug(format!("timerfd {id} isn't open")))?;
