@@ -20,11 +20,17 @@ fn expect_refusal(mut workload: Workload, words: &[&str]) {
     if let Ok(pid) = workload.place().read("data/pid").trim().parse() {
         workload.look_at(pid);
     }
+    let pid = workload.pid().to_string();
+    expect_refusal_below(workload, &[&[pid.as_str()], words].concat());
+}
+
+/// The same, where it is some process of the tree that stands in the way.
+#[track_caller]
+fn expect_refusal_below(mut workload: Workload, words: &[&str]) {
     workload.wait_progress();
     let residue = Residue::of(workload.pid());
-    let pid = workload.pid().to_string();
     let output = workload.on(workload.checkpoint("image")).expect(3).nothing_left();
-    output.says(&["refused", &pid, "why", "do"]).says(words);
+    output.says(&["refused", "why", "do"]).says(words);
     assert!(!workload.place().names().iter().any(|n| n.contains("image")), "{:?}", workload.place().names());
     residue.expect_nothing_new();
     workload.wait_progress();
@@ -69,6 +75,12 @@ refusals! {
     shared_address_space: "shared-address-space", ["address space"];
     other_namespace: "namespace", ["uts"];
     vfork_parent: "vfork", ["vfork"];
+}
+
+#[test]
+fn sessions_orphans_side_by_side() {
+    let workload = Workload::start("refused", &["session-apart"]);
+    expect_refusal_below(workload, &["it is in session", "task/session"]);
 }
 
 #[test]

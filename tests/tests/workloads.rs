@@ -42,6 +42,8 @@ workloads! {
     blocked: "task/blocked";
     credentials: "task/credentials";
     identity: "task/identity";
+    orphans: "task/orphans",
+        may differ "ROOT/ROOT children" because "those whose session is dead come last; no order is promised among children";
     pending: "task/pending";
     posix_timers: "task/posix_timers",
         may differ "ROOT/* status ShdPnd" because "timers expire while it is stopped",

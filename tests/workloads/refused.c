@@ -184,6 +184,10 @@ int main(int argc, char **argv)
         have(clone(pause_for_ever, stack + 65536 - 64, CLONE_VM | SIGCHLD, NULL));
         prctl(PR_SET_NAME, "parent");
     }
+    is("session-apart") {
+        extern void session_apart(void);
+        session_apart();
+    }
     is("namespace") have(unshare(CLONE_NEWUTS));
     is("vfork") {
         if (vfork() == 0) {
@@ -223,4 +227,71 @@ int pause_for_ever(void *argument)
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     for (;;)
         pause();
+}
+
+static void live_on(void)
+{
+    while (!finishing())
+        usleep(2000);
+}
+
+static int news[2];
+static void tell(pid_t pid) { write_exactly(news[1], &pid, sizeof pid); }
+static pid_t hear(void)
+{
+    pid_t pid;
+    read_exactly(news[0], &pid, sizeof pid);
+    return pid;
+}
+
+/* Two orphans of one dead session whose parents, once one below the other, now stand side by side. */
+void session_apart(void)
+{
+    must(pipe(news));
+    must(prctl(PR_SET_CHILD_SUBREAPER, 1));
+    if (must(fork()) == 0) {
+        must(prctl(PR_SET_CHILD_SUBREAPER, 1));
+        pid_t middle = must(fork());
+        if (middle == 0) {
+            if (must(fork()) == 0) {
+                must(prctl(PR_SET_CHILD_SUBREAPER, 1));
+                pid_t leader = must(fork());
+                if (leader == 0) {
+                    must(setsid());
+                    if (must(fork()) == 0) {
+                        live_on();
+                        _exit(0);
+                    }
+                    if (must(fork()) == 0) {
+                        if (must(fork()) == 0) {
+                            live_on();
+                            _exit(0);
+                        }
+                        tell(getpid());
+                        pause();
+                    }
+                    _exit(0);
+                }
+                wait_exited(leader, 0);
+                pid_t between = hear();
+                must(prctl(PR_SET_CHILD_SUBREAPER, 0));
+                must(kill(between, SIGKILL));
+                must(waitpid(between, NULL, 0));
+                close(must(open(data_path("between"), O_WRONLY | O_CREAT | O_CLOEXEC, 0644)));
+                live_on();
+                _exit(0);
+            }
+            pause();
+        }
+        while (access(data_path("between"), F_OK) == -1)
+            usleep(1000);
+        must(prctl(PR_SET_CHILD_SUBREAPER, 0));
+        must(kill(middle, SIGKILL));
+        must(waitpid(middle, NULL, 0));
+        close(must(open(data_path("apart"), O_WRONLY | O_CREAT | O_CLOEXEC, 0644)));
+        live_on();
+        _exit(0);
+    }
+    while (access(data_path("apart"), F_OK) == -1)
+        usleep(1000);
 }

@@ -3,6 +3,9 @@
 //! Every process and every thread is born into a slot of the shelf (`bardo_kernel::shelf`), where it does what we ask, one
 //! batch after another. Until the commit, our death ends all of them.
 
+mod adopt;
+mod group;
+
 use std::collections::HashSet;
 use std::io::Read;
 
@@ -20,7 +23,6 @@ use bardo_kernel::time::{self, Patience};
 use bardo_kernel::{Errno, Failed, Sysno, fs, way_out};
 
 use crate::error::{Doing, Error, Result, Who};
-use crate::family::Group;
 use crate::plan::{Member, Plan};
 use crate::resource::memory::{MemoryImage, Places, Site};
 use crate::resource::task::limit::Limits;
@@ -220,9 +222,10 @@ impl<'a> Tree<'a> {
     /// Every process makes its children: those of the session it was born into, then its own session, then the others.
     fn breed(&mut self) -> Result<()> {
         for member in &self.plan.members {
+            self.adopt(member)?;
             self.make_threads(member)?;
-            let mut children: Vec<&Member> =
-                self.plan.members.iter().filter(|child| child.parent == Some(member.index)).collect();
+            let own = |child: &&Member| child.parent == Some(member.index) && child.adopted.is_none();
+            let mut children: Vec<&Member> = self.plan.members.iter().filter(own).collect();
             // Those of one session and one thread side by side.
             children.sort_by_key(|child| (!child.early, child.parent_slot));
             let mut session_due = self.plan.births[member.index].leads_session;
@@ -287,49 +290,6 @@ impl<'a> Tree<'a> {
             if let Some(child) = wanted.iter().find(|child| Some(child.pid) == own) {
                 self.pids[child.index] = seen;
             }
-        }
-        Ok(())
-    }
-
-    /// Process groups: those who lead make theirs, then the others join; for a dead leader a stand-in lives meanwhile.
-    fn group(&mut self) -> Result<()> {
-        let zero = Arg::Value(0);
-        for member in &self.plan.members {
-            if self.plan.births[member.index].group == Group::Lead {
-                let mut batch = Batch::new();
-                batch.call(Sysno::setpgid, [zero, zero]);
-                self.run_leader(member, &mut batch, "making a process group")?;
-            }
-        }
-        for stand_in in &self.plan.stand_ins {
-            let parent = &self.plan.members[stand_in.parent];
-            let mut batch = Batch::new();
-            let clone = CloneArgs { flags: 0, exit_signal: 0, set_tid: vec![stand_in.group] };
-            let born = batch.clone3(&clone, self.shelf.open(stand_in.slot));
-            self.run_leader(parent, &mut batch, "making a stand-in for a dead group leader")?;
-            batch.result(born).doing("making a stand-in", None)?;
-            let mut batch = Batch::new();
-            batch.call(Sysno::setpgid, [zero, zero]);
-            let alive = || Ok(());
-            self.shelf.run(stand_in.slot, &mut batch, alive).doing("making a process group", None)?;
-        }
-        for member in &self.plan.members {
-            if let Group::Join(group) | Group::Revive(group) = self.plan.births[member.index].group {
-                let mut batch = Batch::new();
-                batch.call(Sysno::setpgid, [zero, Arg::Value(group as u64)]);
-                self.run_leader(member, &mut batch, "joining a process group")?;
-            }
-        }
-        for stand_in in &self.plan.stand_ins {
-            let mut batch = Batch::new();
-            batch.call(Sysno::exit_group, [zero]);
-            self.shelf.post(stand_in.slot, &batch).doing("ending a stand-in", None)?;
-            let parent = &self.plan.members[stand_in.parent];
-            let mut batch = Batch::new();
-            // A child without an exit signal is only seen with __WALL.
-            let all = Arg::Value(libc::__WALL as u64);
-            batch.call(Sysno::wait4, [Arg::Value(stand_in.group as u64), zero, all, zero]);
-            self.run_leader(parent, &mut batch, "ending a stand-in")?;
         }
         Ok(())
     }
@@ -851,8 +811,7 @@ impl Tree<'_> {
         let me = std::process::id() as i32;
         let tids = self.plan.members.iter().flat_map(|m| m.threads.iter().map(|t| t.tid));
         let pids = self.plan.members.iter().map(|m| m.pid);
-        let mut left: Vec<i32> =
-            pids.chain(self.plan.stand_ins.iter().map(|s| s.group)).chain(tids).collect();
+        let mut left: Vec<i32> = pids.chain(self.plan.stand_in_pids()).chain(tids).collect();
         left.sort_unstable();
         left.dedup();
         while time::monotonic_ns().saturating_sub(begun_ns) < PATIENCE_NS {

@@ -6,7 +6,8 @@ use bardo_image::Record;
 use bardo_kernel::procfs;
 
 use crate::error::{Error, Refusal, Result, Who};
-use crate::family::{self, Birth, Group};
+use crate::family::adoption::Adoption;
+use crate::family::{self, Birth, Births, Group};
 use crate::resource::file::FilesImage;
 use crate::resource::memory::MemoryImage;
 use crate::resource::task::process::Process;
@@ -41,6 +42,8 @@ pub struct Member {
     pub early: bool,
     /// The signal its parent gets when it ends.
     pub exit_signal: u64,
+    /// The adoption by which it comes to its parent.
+    pub adopted: Option<usize>,
     /// The slot of the parent's thread that makes it.
     pub parent_slot: usize,
     /// Its leader's slot.
@@ -71,8 +74,10 @@ pub struct Plan {
     pub births: Vec<Birth>,
     /// The same with slots.
     pub members: Vec<Member>,
-    /// Stand-ins.
+    /// Stand-ins for leaders of groups.
     pub stand_ins: Vec<StandIn>,
+    /// Children who aren't made by their parents, each with the slot of the stand-in that makes them.
+    pub adoptions: Vec<(Adoption, usize)>,
     /// Files.
     pub files: FilesImage,
     /// Memory.
@@ -115,7 +120,7 @@ impl Plan {
     /// # Errors
     /// [`Error::Unfit`] where such a tree can't be made.
     pub fn complete(&mut self) -> Result<()> {
-        self.births = family::plan(&self.processes).map_err(|hindrances| {
+        let births = family::plan(&self.processes).map_err(|hindrances| {
             let unfit = |h: family::Hindrance| Refusal {
                 who: self.processes.get(h.process).map(who_of),
                 fd: None,
@@ -126,6 +131,7 @@ impl Plan {
             };
             Error::Unfit(hindrances.into_iter().map(unfit).collect())
         })?;
+        let adoptions = self.put_in_order(births);
         let mut threads: BTreeMap<i32, Vec<usize>> = BTreeMap::new();
         for (index, thread) in self.threads.iter().enumerate() {
             threads.entry(thread.pid).or_default().push(index);
@@ -169,7 +175,7 @@ impl Plan {
                 return broken("a process without memory");
             }
             let parent_slot = birth.parent.map_or(0, |parent| {
-                let parent = self.members.iter().find(|member| member.index == parent);
+                let parent = self.members.get(parent);
                 let thread = parent.and_then(|p| p.threads.iter().find(|t| t.tid == process.parent_thread));
                 thread.map_or(parent.map_or(0, |p| p.slot), |thread| thread.slot)
             });
@@ -180,6 +186,7 @@ impl Plan {
                 name: String::from_utf8_lossy(&process.name).into_owned(),
                 parent: birth.parent,
                 early: birth.early,
+                adopted: birth.adopted,
                 exit_signal: (process.exit_signal.max(0) as u64) & 0xff,
                 slot: leader_slot,
                 threads: own,
@@ -192,8 +199,32 @@ impl Plan {
                 self.stand_ins.push(StandIn { group, parent: birth.process, slot: slot() });
             }
         }
+        self.adoptions = adoptions.into_iter().map(|adoption| (adoption, slot())).collect();
         self.slots = slots;
         Ok(())
+    }
+
+    /// Puts the processes into the order in which they are made, so that a birth has the index of its process.
+    fn put_in_order(&mut self, births: Births) -> Vec<Adoption> {
+        let Births { births, mut adoptions } = births;
+        let mut place = vec![0; births.len()];
+        for (at, birth) in births.iter().enumerate() {
+            place[birth.process] = at;
+        }
+        self.processes = births.iter().map(|birth| self.processes[birth.process].clone()).collect();
+        self.births = births
+            .into_iter()
+            .map(|birth| Birth {
+                process: place[birth.process],
+                parent: birth.parent.map(|parent| place[parent]),
+                ..birth
+            })
+            .collect();
+        for adoption in &mut adoptions {
+            (adoption.maker, adoption.parent) = (place[adoption.maker], place[adoption.parent]);
+            adoption.children.iter_mut().for_each(|child| *child = place[*child]);
+        }
+        adoptions
     }
 
     /// How many slots the shelf needs.
@@ -206,11 +237,16 @@ impl Plan {
         self.members.iter().filter(|member| !member.threads.is_empty())
     }
 
+    /// The pids of stand-ins, as far as they are chosen.
+    pub fn stand_in_pids(&self) -> impl Iterator<Item = i32> + '_ {
+        let sessions = self.adoptions.iter().filter(|(adoption, _)| adoption.revives);
+        self.stand_ins.iter().map(|s| s.group).chain(sessions.map(|(adoption, _)| adoption.session))
+    }
+
     /// The pids that are taken in our pid namespace, each with its holder.
     pub fn taken_pids(&self) -> Vec<Refusal> {
         let tids = self.members.iter().flat_map(|m| m.threads.iter().map(|t| t.tid));
-        let pids =
-            self.members.iter().map(|m| m.pid).chain(tids).chain(self.stand_ins.iter().map(|s| s.group));
+        let pids = self.members.iter().map(|m| m.pid).chain(tids).chain(self.stand_in_pids());
         let mut pids: Vec<i32> = pids.collect();
         pids.sort_unstable();
         pids.dedup();

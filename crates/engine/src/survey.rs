@@ -80,6 +80,7 @@ pub fn look(frozen: &mut Frozen, externals: &[String], watch: &dyn Watch) -> Res
         process.stop_told = told.contains(&process.pid);
     }
     own_parents(frozen, &mut processes)?;
+    find_outside_sessions(frozen, &mut processes)?;
     let subjects: Vec<&Subject> = frozen.processes.iter().map(|p| &p.subject).collect();
     let files = file::survey(&subjects, externals, &mut shared, &mut refusals)?;
     shared.complete(&subjects, &mut refusals)?;
@@ -90,7 +91,7 @@ pub fn look(frozen: &mut Frozen, externals: &[String], watch: &dyn Watch) -> Res
                 None,
                 hindrance.what,
                 hindrance.why,
-                "a later version of bardo will bring these back; until then start the tree in one session",
+                "start the tree, or the process, in a session of its own: setsid(1)",
             ));
         }
     }
@@ -139,6 +140,31 @@ fn own_parents(frozen: &Frozen, processes: &mut [Process]) -> Result<()> {
                 processes[*child].parent_thread = status.ns_pid.last().copied().unwrap_or(tid);
             }
         }
+    }
+    Ok(())
+}
+
+/// Which sessions have a leader that lives outside the tree; where it is dead, nobody outside has its pid.
+fn find_outside_sessions(frozen: &Frozen, processes: &mut [Process]) -> Result<()> {
+    let inside: HashSet<i32> = frozen.processes.iter().map(|p| p.subject.pid()).collect();
+    let mut known: HashMap<i32, bool> = HashMap::new();
+    for (process, frozen) in processes.iter_mut().zip(&frozen.processes) {
+        let session = frozen.subject.stat.session;
+        let lives = match known.get(&session) {
+            Some(lives) => *lives,
+            // 0: of another pid namespace, which we don't see.
+            None if session == 0 => true,
+            None if inside.contains(&session) => false,
+            None => match procfs::stat::read(session) {
+                Ok(_) => true,
+                Err(e) if e.is(libc::ENOENT) || e.is(libc::ESRCH) => false,
+                Err(e) => {
+                    return Err(e).doing("looking for the leader of a session", Some(&frozen.subject.who));
+                }
+            },
+        };
+        known.insert(session, lives);
+        process.session_outside = lives;
     }
     Ok(())
 }

@@ -34,7 +34,12 @@ const REFUSED: &[(&str, &str)] = &[
     ("task/root", "a process in another root directory (chroot(2)): run bardo in there"),
     (
         "task/session",
-        "a process in a session that its parent never was in: the leader has ended, or it was given another parent",
+        "two orphans of a dead session whose parents aren't one below the other; one of a session that lives outside: a \
+         session is only inherited, and orphans only go to ancestors",
+    ),
+    (
+        "task/group",
+        "the leader of a group that has gone to another one, which nobody else holds: groups are joined one by one",
     ),
     ("task/dead-leader", "a process whose first thread has ended while others live on: not made again yet"),
     ("task/shared-memory", "processes that share their address space (clone(2) with CLONE_VM)"),
@@ -58,10 +63,18 @@ fn kept() -> Vec<Support> {
         Support {
             kind: "task/process",
             kept: "pid, parent, group, session, exit status of zombies, job control stops, umask, working directory",
-            not_kept: "CPU times and start time; sessions whose leader is dead, shared tables (CLONE_FILES, CLONE_FS, \
-                       CLONE_SIGHAND, CLONE_VM between processes): refused for now",
+            not_kept: "CPU times and start time; shared tables (CLONE_FILES, CLONE_FS, CLONE_SIGHAND, CLONE_VM between \
+                       processes): refused for now",
             privilege: "CAP_CHECKPOINT_RESTORE to choose pids, or an own pid namespace",
             workload: "task/tree",
+        },
+        Support {
+            kind: "task/orphan",
+            kept: "processes that a child subreaper or an init looks after; sessions and groups whose leaders are dead; \
+                   subreapers",
+            not_kept: "the order in which wait(2) finds children that have ended",
+            privilege: "",
+            workload: "task/orphans",
         },
         Support {
             kind: "task/thread",

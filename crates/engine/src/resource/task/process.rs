@@ -9,7 +9,8 @@
 //!
 //! **Put back how**: clone3(2) with the old pid by the old parent; setsid and setpgid; calls inside. A zombie is a
 //! process that ends at once with the old status. A process that job control stopped is stopped before it runs one
-//! instruction. A group or session whose leader isn't in the tree belongs to the outside: the restarter's is taken.
+//! instruction. The root's group and session, and a session whose leader lives outside the tree, belong to the outside: the
+//! restarter's are taken. One whose leader is dead is made again by a stand-in ([`crate::family`]).
 //!
 //! **Not saved**: CPU times, start time, accounting; the parent death signal of the root, whose parent is another one.
 
@@ -42,6 +43,9 @@ pub struct Process {
     pub group: i32,
     /// Its session.
     pub session: i32,
+    /// Whether the leader of its session lives outside the tree.
+    #[serde(default)]
+    pub session_outside: bool,
     /// `/proc/PID/comm`.
     pub name: Blob,
     /// The signal its parent gets when it ends (stat, exit_signal).
@@ -154,6 +158,7 @@ impl Process {
             parent_thread: 0,
             group: own(&subject.status.ns_pgid, subject.stat.pgrp),
             session: own(&subject.status.ns_sid, subject.stat.session),
+            session_outside: false,
             name: Blob(subject.stat.comm.clone().into_vec()),
             exit_signal: subject.stat.exit_signal,
             ended: subject.zombie.then_some(subject.stat.exit_code),
