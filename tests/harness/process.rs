@@ -233,10 +233,10 @@ impl Tree {
         root.wait()
     }
 
-    /// Sends SIGCONT to all that are stopped.
+    /// Sends SIGCONT to all.
     pub fn go_on(&mut self) {
         self.update();
-        for process in self.held.iter().filter(|p| state(p.pid) == Some('T')) {
+        for process in self.held.iter().filter(|p| !is_dead(p.pid)) {
             process.signal(Signal::CONT);
         }
     }

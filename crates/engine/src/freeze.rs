@@ -172,12 +172,22 @@ impl Frozen {
     }
 
     /// Leaves the tree stopped, as by SIGSTOP.
+    ///
+    /// No thread goes on before it stands, but each has to be scheduled for that: until then `/proc` shows it running, and who
+    /// looks for what is to be continued would pass it over.
     pub fn stop(mut self) -> Result<()> {
         for process in self.processes.iter().filter(|p| !p.subject.zombie && p.stopped_by.is_none()) {
             pidfd::send_signal(process.subject.pidfd.as_fd(), libc::SIGSTOP)
                 .doing("stopping the tree", Some(&process.subject.who))?;
         }
         self.thaw();
+        let mut patience = Patience::of(LET_GO_NS);
+        for process in self.processes.iter().filter(|p| !p.subject.zombie) {
+            for thread in &process.threads {
+                let look = || stat::read_thread(process.subject.pid(), thread.tid);
+                while look().is_ok_and(|stat| stat.state == State::Running) && patience.wait() {}
+            }
+        }
         Ok(())
     }
 }
