@@ -8,7 +8,8 @@
 //! Every process that is started has a guard that ends it, however the test ends ([`Process`], [`Tree`]).
 //!
 //! Environment: `BARDO` names a bardo program to test instead of the workspace's own; `BARDO_TEST_FULL=1` runs the fault
-//! loops over every call instead of a sample; `BARDO_TEST_KEEP=1` keeps the tests' directories.
+//! loops over every call instead of a sample, and what is many at its whole number; `BARDO_TEST_LARGE=1` adds the programs of
+//! large packages; `BARDO_TEST_KEEP=1` keeps the tests' directories.
 
 #![forbid(unsafe_code)]
 
@@ -17,6 +18,7 @@ mod compare;
 mod modes;
 mod place;
 mod process;
+mod program;
 mod residue;
 mod snapshot;
 mod wait;
@@ -27,12 +29,13 @@ pub use compare::{ALLOWED, Allowed, compare};
 pub use modes::{Case, left_running, natively, stopped_and_restarted, twenty_times};
 pub use place::Place;
 pub use process::{Process, Tree, adopt_orphans, descendants, exists, reap_orphans, state};
+pub use program::Program;
 pub use residue::Residue;
 pub use snapshot::Snapshot;
 pub use wait::{until, until_some};
 pub use workload::{Workload, launch, workload_program};
 
-/// Whether the fault loops are to run over every call.
+/// Whether the fault loops are to run over every call, and everything else at its whole size.
 pub fn full() -> bool {
     std::env::var_os("BARDO_TEST_FULL").is_some_and(|v| v == "1")
 }
