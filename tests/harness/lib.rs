@@ -15,6 +15,7 @@
 
 mod bardo;
 mod compare;
+mod faults;
 mod modes;
 mod place;
 mod process;
@@ -26,7 +27,11 @@ mod workload;
 
 pub use bardo::{Bardo, Output, Started, bardo, program};
 pub use compare::{ALLOWED, Allowed, compare};
-pub use modes::{Case, left_running, natively, stopped_and_restarted, twenty_times};
+pub use faults::{
+    Fault, Sample, checkpoint_survives, count_calls, expect_whole_or_absent, output_left_nothing,
+    restart_survives,
+};
+pub use modes::{Case, in_faults, left_running, natively, stopped_and_restarted, twenty_times};
 pub use place::Place;
 pub use process::{Process, Tree, adopt_orphans, descendants, exists, reap_orphans, state};
 pub use program::Program;

@@ -1,7 +1,8 @@
-//! The ways in which every workload runs: natively, stopped and restarted, left running, twenty times over.
+//! The ways in which every workload runs: natively, stopped and restarted, left running, twenty times over, and under faults.
 
 use crate::bardo::bardo;
 use crate::compare::{Allowed, compare};
+use crate::faults::{Fault, Sample, checkpoint_survives, restart_survives};
 use crate::residue::Residue;
 use crate::snapshot::Snapshot;
 use crate::workload::Workload;
@@ -18,7 +19,8 @@ pub struct Case {
 }
 
 impl Case {
-    fn start(&self) -> Workload {
+    /// Starts it, and waits until it makes progress.
+    pub fn start(&self) -> Workload {
         let workload = Workload::start(self.name, self.arguments);
         workload.wait_progress();
         workload
@@ -90,4 +92,18 @@ pub fn twenty_times(case: Case) {
         workload.wait_progress();
     }
     workload.finish();
+}
+
+/// Checkpointed and restarted while calls fail and bardo is killed: a few of the calls here, every one with
+/// `BARDO_TEST_FULL=1`.
+///
+/// # Panics
+/// When anything is lost, harmed or left.
+#[track_caller]
+pub fn in_faults(case: Case) {
+    let sample = Sample::Scattered(4, case.name);
+    for fault in Fault::ALL {
+        checkpoint_survives(case, fault, sample, false);
+        restart_survives(case, fault, sample);
+    }
 }

@@ -1,8 +1,8 @@
 //! Every kind's workload, in every mode. A line of the table here is all that a new workload needs.
 
-use bardo_tests::{Allowed, Case, left_running, natively, stopped_and_restarted, twenty_times};
+use bardo_tests::{Allowed, Case, in_faults, left_running, natively, stopped_and_restarted, twenty_times};
 
-/// Four tests for each line: natively, stopped and restarted, left running, twenty times over.
+/// Five tests for each line: natively, stopped and restarted, left running, twenty times over, under faults.
 macro_rules! workloads {
     ($($test:ident: $name:literal $(, may differ $facts:literal because $why:literal)*;)*) => {$(
         mod $test {
@@ -32,6 +32,11 @@ macro_rules! workloads {
             #[test]
             fn goes_on_twenty_times() {
                 twenty_times(CASE);
+            }
+
+            #[test]
+            fn survives_faults() {
+                in_faults(CASE);
             }
         }
     )*};

@@ -360,7 +360,7 @@ mod tests {
         let fd = pipe.read.as_fd();
         let me = std::process::id() as i32;
         assert_eq!((owner(fd).unwrap(), signal(fd).unwrap()), (Owner::None, 0));
-        for whom in [Owner::Thread(crate::mmap::gettid() as i32), Owner::Process(me), Owner::None] {
+        for whom in [Owner::Thread(crate::mmap::gettid().unwrap() as i32), Owner::Process(me), Owner::None] {
             set_owner(fd, whom).unwrap();
             assert_eq!(owner(fd).unwrap(), whom);
         }

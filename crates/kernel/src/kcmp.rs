@@ -141,7 +141,7 @@ mod tests {
         let (tell, told) = std::sync::mpsc::channel();
         let (finish, finished) = std::sync::mpsc::channel::<()>();
         let thread = std::thread::spawn(move || {
-            tell.send(crate::mmap::gettid() as i32).unwrap();
+            tell.send(crate::mmap::gettid().unwrap() as i32).unwrap();
             // Ends when the other end is dropped.
             let _ = finished.recv();
         });

@@ -258,8 +258,10 @@ impl Lifeline {
         head[1] = word.wrapping_sub(entry);
         head[3] = at;
         set_robust_list(at, size_of::<[usize; 3]>())?;
-        pages.store(offset, gettid() | FUTEX_WAITERS);
-        Ok(Lifeline { pages, offset, head, old })
+        // From here on the list goes back to libc's, however this ends.
+        let lifeline = Lifeline { pages, offset, head, old };
+        lifeline.pages.store(offset, gettid()? | FUTEX_WAITERS);
+        Ok(lifeline)
     }
 }
 
@@ -278,9 +280,9 @@ fn set_robust_list(head: usize, len: usize) -> Result<()> {
 }
 
 /// The calling thread's id.
-pub fn gettid() -> u32 {
+pub fn gettid() -> Result<u32> {
     // SAFETY: no memory is touched.
-    unsafe { syscall(Sysno::gettid, [0; 6]) }.map_or(0, |tid| tid as u32)
+    unsafe { syscall(Sysno::gettid, [0; 6]) }.map(|tid| tid as u32)
 }
 
 /// A free stretch of an address space: `len` bytes below `ceiling` that touch none of the `taken` ranges (sorted by
@@ -347,7 +349,7 @@ mod tests {
         let thread = std::thread::spawn(move || {
             let mine = Rc::new(SharedPages::map(theirs.as_fd(), 0, 4096).unwrap());
             let line = Lifeline::hold(Rc::clone(&mine), 0).unwrap();
-            assert_eq!(mine.load(0) & 0x3fff_ffff, gettid());
+            assert_eq!(mine.load(0) & 0x3fff_ffff, gettid().unwrap());
             // The thread ends without dropping it, as a killed one does.
             std::mem::forget(line);
         });

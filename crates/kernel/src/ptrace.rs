@@ -186,8 +186,9 @@ impl Stopped {
         Ok(Running { tid: self.tid })
     }
 
-    /// Lets it run, and delivers the signal that it stopped for, if it stopped for one: found out from the kernel.
-    pub(crate) fn resume_with_its_signal(self) -> Result<Running> {
+    /// Lets it run to the next entry or exit of a system call, and delivers the signal that it stopped for, if it stopped for
+    /// one: found out from the kernel.
+    pub(crate) fn resume_to_syscall_with_its_signal(self) -> Result<Running> {
         // struct siginfo {s32 si_signo; s32 si_errno; s32 si_code; …}: stops that aren't for a signal say SIGTRAP with a code
         // above 0 (ptrace(2)), or EINVAL.
         let signal = match self.signal_info() {
@@ -198,7 +199,7 @@ impl Stopped {
             }
             Err(_) => 0,
         };
-        self.resume(signal)
+        self.resume_to_syscall(signal)
     }
 
     /// Lets it run to the next entry or exit of a system call, delivering `signal` (0: none).

@@ -242,7 +242,7 @@ pub fn unmap_and_set(
     data.area = at;
     data.area_len = len;
     data.unmap_len = len;
-    let way_out = WayOut::of(thread.tid(), place.range());
+    let mut way_out = WayOut::of(thread.tid(), place.range());
     let slot = place.write(mem, 0, data)?;
     thread.set_registers(&registers.at(slot + arch::slot_entries().unmap))?;
     let mut thread = thread;
@@ -270,7 +270,6 @@ pub struct Visit<'p> {
     boxes: [Mailbox; 2],
     area: u64,
     pages: Rc<SharedPages>,
-    // Dropped in this order: without the lifeline, the first thread comes out.
     lifeline: Option<Lifeline>,
     way_out: WayOut,
 }
@@ -340,7 +339,7 @@ impl<'p> Visit<'p> {
     /// # Errors
     /// As [`Visit::run`]; the thread was let go of.
     pub fn run_in(&mut self, held: Held, batch: &mut Batch) -> Result<Held> {
-        let way_out = WayOut::of(held.thread.tid(), self.place.range());
+        let mut way_out = WayOut::of(held.thread.tid(), self.place.range());
         match self.run_in_slot(held, batch) {
             Ok(held) => {
                 way_out.taken();
@@ -349,6 +348,7 @@ impl<'p> Visit<'p> {
             Err(failed) => {
                 // The first thread unmaps the area as it goes: not before this one is out.
                 let first = self.first.take().map(to_interrupt_stop);
+                way_out.stop();
                 drop(self.lifeline.take());
                 drop(way_out);
                 if let Some(Ok(_)) = first {
@@ -397,6 +397,15 @@ impl<'p> Visit<'p> {
         }
         self.way_out.taken();
         Ok(held)
+    }
+}
+
+impl Drop for Visit<'_> {
+    fn drop(&mut self) {
+        // Stopped while it still waits for us: without the lifeline it would be out, and run its own code, before anybody sees
+        // whether it may.
+        self.way_out.stop();
+        drop(self.lifeline.take());
     }
 }
 

@@ -129,6 +129,57 @@ impl SlotData {
         SlotData { all_signals: u64::MAX, any: ANY as u64, name: *b"bardo\0\0\0", ..SlotData::default() }
     }
 
+    /// What such bytes say of where a thread goes back to; none where they aren't a slot's.
+    pub fn from_bytes(bytes: &[u8; size_of::<SlotData>()]) -> Option<SlotData> {
+        let mut words = [0; size_of::<SlotData>() / 8];
+        for (word, bytes) in words.iter_mut().zip(bytes.as_chunks::<8>().0) {
+            *word = u64::from_ne_bytes(*bytes);
+        }
+        let [
+            r0,
+            r1,
+            r2,
+            r3,
+            r4,
+            r5,
+            r6,
+            r7,
+            r8,
+            r9,
+            r10,
+            r11,
+            r12,
+            r13,
+            r14,
+            ip,
+            flags,
+            sp,
+            mask,
+            ..,
+            name,
+            boot_at,
+            enter_at,
+            unmap_at,
+            tail_at,
+        ] = words;
+        let registers = [r0, r1, r2, r3, r4, r5, r6, r7, r8, r9, r10, r11, r12, r13, r14];
+        let name = name.to_ne_bytes();
+        let data = SlotData {
+            registers,
+            ip,
+            flags,
+            sp,
+            mask,
+            name,
+            boot_at,
+            enter_at,
+            unmap_at,
+            tail_at,
+            ..SlotData::default()
+        };
+        (name == SlotData::new().name).then_some(data)
+    }
+
     /// The bytes, as they go behind the code.
     pub fn as_bytes(&self) -> &[u8] {
         // SAFETY: the struct is `repr(C)` of 64-bit words and a byte array: no padding, any bytes are initialised.

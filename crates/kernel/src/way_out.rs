@@ -7,12 +7,13 @@
 //!
 //! Privilege: the thread is ours already.
 
-use crate::arch::Interrupted;
-use crate::error::{Errno, Failed};
+use crate::arch::{self, Interrupted};
+use crate::error::{Errno, Failed, Result};
 use crate::procfs::stat::{self, State};
 use crate::procfs::status;
 use crate::ptrace::{Running, Stop, Stopped, Waited};
 use crate::time::Patience;
+use crate::{process_vm, remote};
 
 /// How long a thread is given until it is let go wherever it may be: it has only a few instructions to run, but others may
 /// have the processors.
@@ -32,8 +33,16 @@ impl WayOut {
         WayOut { tid, stub, taken: false }
     }
 
+    /// Stops the thread, wherever it is.
+    pub fn stop(&self) {
+        if !self.taken {
+            // Where that fails, it is as gone as it can be.
+            let _ = stand(self.tid);
+        }
+    }
+
     /// The thread is out, or somebody else looks after it.
-    pub fn taken(mut self) {
+    pub fn taken(&mut self) {
         self.taken = true;
     }
 }
@@ -49,18 +58,26 @@ impl Drop for WayOut {
     }
 }
 
-/// Has a seized thread run until it is outside the stub, and stops it there.
+/// Has a seized thread run until it is out of the stub, and stops it there, before it has run anything of its own: job control
+/// may have stopped its process.
 ///
 /// # Errors
 /// `ESRCH` where it is gone; `ETIMEDOUT` where it doesn't come out: then it has been let go.
-pub fn run_out(tid: i32, stub: (u64, u64)) -> crate::Result<Stopped> {
+pub fn run_out(tid: i32, stub: (u64, u64)) -> Result<Stopped> {
     let mut patience = Patience::of(PATIENCE_NS);
     loop {
         let thread = stand(tid)?;
-        match thread.registers() {
-            Ok(registers) if !(stub.0..stub.1).contains(&registers.ip()) => return Ok(thread),
-            Ok(_) => {
-                let _ = thread.resume_with_its_signal();
+        match stands_outside(thread, stub) {
+            Ok(Outside(thread)) => return Ok(thread),
+            Ok(Inside(thread)) => {
+                // To the next entry or exit of a call. It may wait for somebody's end in one, as long as we are patient.
+                let mut running = thread.resume_to_syscall_with_its_signal();
+                while let Ok(Waited::Still(still)) = running.and_then(Running::poll) {
+                    if !patience.wait() {
+                        break;
+                    }
+                    running = Ok(still);
+                }
             }
             // Where it is gone, the next look tells.
             Err(_) => {}
@@ -72,13 +89,44 @@ pub fn run_out(tid: i32, stub: (u64, u64)) -> crate::Result<Stopped> {
     }
 }
 
+/// Where a stopped thread stands.
+enum Standing {
+    Outside(Stopped),
+    Inside(Stopped),
+}
+use Standing::{Inside, Outside};
+
+/// Looks where a thread stands, and takes it outside where nothing is left to be done inside.
+fn stands_outside(thread: Stopped, stub: (u64, u64)) -> Result<Standing> {
+    let registers = thread.registers()?;
+    if !(stub.0..stub.1).contains(&registers.ip()) {
+        return Ok(Outside(thread));
+    }
+    let tid = thread.tid();
+    let read = |at: u64, bytes: &mut [u8]| process_vm::read_exact(tid, at, bytes).is_ok();
+    let Some((own, mask)) = arch::leaving(&registers, read) else { return Ok(Inside(thread)) };
+    if registers.is_at_entry() {
+        return Ok(Inside(thread));
+    }
+    // Not from the exit of a call: the kernel would report that exit once more, with registers that are the thread's own.
+    let thread = if thread.stop() == Stop::Syscall {
+        thread.interrupt_next()?;
+        remote::wait_interrupt_stop(thread.resume(0)?)?
+    } else {
+        thread
+    };
+    thread.set_signal_mask(mask)?;
+    thread.set_registers(&own)?;
+    Ok(Outside(thread))
+}
+
 /// Lets a seized thread out of the stub between these addresses, then lets it go.
 pub fn let_out(tid: i32, stub: (u64, u64)) {
     drop(WayOut::of(tid, stub));
 }
 
 /// Brings a seized thread to a stop, whatever it is doing.
-fn stand(tid: i32) -> crate::Result<Stopped> {
+fn stand(tid: i32) -> Result<Stopped> {
     let gone = || failed(libc::ESRCH, format!("stopping thread {tid}"));
     let mut patience = Patience::of(PATIENCE_NS);
     loop {
@@ -120,7 +168,7 @@ pub fn release(thread: Stopped) {
 ///
 /// # Errors
 /// The thread is gone, or a call failed.
-pub fn make_again(thread: &Stopped) -> crate::Result<bool> {
+pub fn make_again(thread: &Stopped) -> Result<bool> {
     let registers = thread.registers()?;
     if !matches!(registers.interrupted(), Interrupted::Spurious(_)) {
         return Ok(false);

@@ -14,6 +14,17 @@ static char state_of(pid_t pid)
     return strrchr(text, ')')[2];
 }
 
+/* While a tracer looks at it, it is a small t; when one lets go, the kernel wakes it for a moment, to find its stop again. */
+static bool stands(pid_t pid)
+{
+    char state = state_of(pid);
+    while (state == 'R' || state == 'S') {
+        sched_yield();
+        state = state_of(pid);
+    }
+    return state == 'T' || state == 't';
+}
+
 int main(int argc, char **argv)
 {
     begin(argc, argv);
@@ -36,8 +47,7 @@ int main(int argc, char **argv)
     siginfo_t info;
     must(waitid(P_PID, unwaited, &info, WSTOPPED | WNOWAIT));
     loop_until_finish({
-        /* While a tracer looks at them, it is a small t. */
-        check(strchr("Tt", state_of(waited)) && strchr("Tt", state_of(unwaited)), "%c %c", state_of(waited), state_of(unwaited));
+        check(stands(waited) && stands(unwaited), "%c %c", state_of(waited), state_of(unwaited));
         check(waitpid(waited, &status, WUNTRACED | WNOHANG) == 0, "a stop is told a second time");
     });
     check(must(waitpid(unwaited, &status, WUNTRACED | WNOHANG)) == unwaited, "a stop that wasn't waited for is lost");

@@ -91,6 +91,11 @@ impl Registers {
         (nr >= 0).then_some(nr as u64)
     }
 
+    /// Whether a thread in a system call stop is at the call's entry: the kernel shows ENOSYS as its result until there is one.
+    pub fn is_at_entry(&self) -> bool {
+        self.call().is_some() && self.rax as i64 == -i64::from(libc::ENOSYS)
+    }
+
     /// The call's six arguments, as they were at its entry.
     pub fn arguments(&self) -> [u64; 6] {
         [self.rdi, self.rsi, self.rdx, self.r10, self.r8, self.r9]
@@ -214,7 +219,8 @@ fn returns_spurious_eintr(nr: u64) -> bool {
 std::arch::global_asm!(
     r#"
     .pushsection .rodata.bardo_stub,"a",@progbits
-    .globl bardo_stub_body, bardo_stub_body_boot, bardo_stub_body_enter, bardo_stub_body_unmap, bardo_stub_body_end
+    .globl bardo_stub_body, bardo_stub_body_boot, bardo_stub_body_enter, bardo_stub_body_unmap, bardo_stub_body_leave
+    .globl bardo_stub_body_end
     .globl bardo_slot, bardo_slot_boot, bardo_slot_enter, bardo_slot_unmap, bardo_slot_tail, bardo_slot_data
     .globl bardo_slot_end
     .equ D_FLAGS, 128
@@ -249,7 +255,7 @@ bardo_stub_body_boot:
     mov     $319, %eax                          // memfd_create
     syscall
     test    %rax, %rax
-    js      .Lbardo_leave
+    js      bardo_stub_body_leave
     mov     %rax, %r12
     mov     D_AREA(%rbp), %rdi
     mov     D_AREA_LEN(%rbp), %rsi
@@ -264,7 +270,7 @@ bardo_stub_body_boot:
     mov     $3, %eax                            // close
     syscall
     cmp     D_AREA(%rbp), %r13
-    jne     .Lbardo_leave
+    jne     bardo_stub_body_leave
     mov     D_CONTROL(%rbp), %rdi
     add     $120, %rdi
     mov     $8, %esi
@@ -378,17 +384,17 @@ bardo_stub_body_enter:
 bardo_stub_body_unmap:
     mov     D_UNMAP_LEN(%rbp), %rsi
     test    %rsi, %rsi
-    jz      .Lbardo_leave
+    jz      bardo_stub_body_leave
     mov     D_BUSY(%rbp), %rdi
     test    %rdi, %rdi
     jz      .Lbardo_munmap
     cmpl    $0, (%rdi)
-    jne     .Lbardo_leave
+    jne     bardo_stub_body_leave
 .Lbardo_munmap:
     mov     D_AREA(%rbp), %rdi
     mov     $11, %eax                           // munmap
     syscall
-.Lbardo_leave:
+bardo_stub_body_leave:                          // from here on nothing but mask and registers is set: see `leaving`
     lea     D_ALL_SIGNALS(%rbp), %rsi
     mov     $2, %edi
     xor     %edx, %edx
@@ -450,6 +456,7 @@ unsafe extern "C" {
     static bardo_stub_body_boot: u8;
     static bardo_stub_body_enter: u8;
     static bardo_stub_body_unmap: u8;
+    static bardo_stub_body_leave: u8;
     static bardo_stub_body_end: u8;
     static bardo_slot: u8;
     static bardo_slot_boot: u8;
@@ -508,6 +515,61 @@ pub fn slot_bytes(at: u64, body: u64, mut data: SlotData) -> Vec<u8> {
     let data = data.as_bytes();
     bytes[offset..offset + data.len()].copy_from_slice(data);
     bytes
+}
+
+/// What a thread in the stub goes back to, and with which signal mask, where it has nothing left to do but to set those: then
+/// a tracer can set them too. `read` reads the thread's memory, and says whether it could.
+pub fn leaving(registers: &Registers, read: impl Fn(u64, &mut [u8]) -> bool) -> Option<(Registers, u64)> {
+    const LEN: usize = size_of::<SlotData>();
+    let data_at = |at: u64| {
+        let mut bytes = [0; LEN];
+        read(at, &mut bytes).then(|| SlotData::from_bytes(&bytes))?
+    };
+    let back = |data: &SlotData| {
+        let [r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi] = data.registers;
+        let general = Registers {
+            r15,
+            r14,
+            r13,
+            r12,
+            rbp,
+            rbx,
+            r11,
+            r10,
+            r9,
+            r8,
+            rax,
+            rcx,
+            rdx,
+            rsi,
+            rdi,
+            ..*registers
+        };
+        let place =
+            Registers { rip: data.ip, eflags: data.flags, rsp: data.sp, orig_rax: u64::MAX, ..general };
+        (place, data.mask)
+    };
+    // In the body, rbp is the slot's data.
+    let body = &raw const bardo_stub_body;
+    let leave =
+        between(body, &raw const bardo_stub_body_leave)..between(body, &raw const bardo_stub_body_end);
+    if let Some(data) = data_at(registers.rbp) {
+        let body_at = data.unmap_at.wrapping_sub(between(body, &raw const bardo_stub_body_unmap));
+        if leave.contains(&registers.rip.wrapping_sub(body_at)) {
+            return Some(back(&data));
+        }
+    }
+    // In the slot's two last instructions, of seven and six bytes, the data is at a distance behind them.
+    let tail = blob(&raw const bardo_slot_tail, &raw const bardo_slot_data);
+    let distance = between(&raw const bardo_slot_tail, &raw const bardo_slot_data);
+    [0u64, 7].into_iter().find_map(|done| {
+        let mut bytes = [0; 13];
+        let bytes = &mut bytes[done as usize..];
+        let begin = registers.rip.wrapping_sub(done);
+        let there = read(registers.rip, bytes) && *bytes == tail[done as usize..13];
+        let data = there.then(|| data_at(begin.wrapping_add(distance)))??;
+        (data.tail_at == begin).then(|| back(&data))
+    })
 }
 
 /// Enters a slot of the stub in the calling process and never returns. For the child of a fork.

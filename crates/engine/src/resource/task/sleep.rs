@@ -211,7 +211,7 @@ impl Sleepers {
 /// by what is stolen from the processor, so for a moment that has passed it is never too small.
 fn monotonic_ahead_of_sched_clock(processor: i32) -> Option<i128> {
     let _pinned = Pinned::to(usize::try_from(processor).ok()?)?;
-    let (pid, tid) = (std::process::id() as i32, bardo_kernel::mmap::gettid() as i32);
+    let (pid, tid) = (std::process::id() as i32, bardo_kernel::mmap::gettid().ok()? as i32);
     let once = || {
         time::give_way();
         let mine_ns = sched::read_thread(pid, tid).ok()?.exec_start_ns;

@@ -53,7 +53,7 @@ fn all_that_is_said_of_a_child() {
     assert_eq!(boot_id().unwrap(), boot_id().unwrap());
     single::wchan(pid, pid).unwrap();
     // Privileged but of the very thread that asks.
-    single::timerslack_ns(crate::mmap::gettid() as i32).unwrap();
+    single::timerslack_ns(crate::mmap::gettid().unwrap() as i32).unwrap();
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn a_hostile_name_is_read_back_everywhere() {
     let thread = std::thread::spawn(move || {
         // SAFETY: PR_SET_NAME reads a string that ends in NUL.
         assert_eq!(unsafe { libc::prctl(libc::PR_SET_NAME, HOSTILE.as_ptr()) }, 0);
-        tell.send(crate::mmap::gettid() as i32).unwrap();
+        tell.send(crate::mmap::gettid().unwrap() as i32).unwrap();
         // Ends when the other end is dropped.
         let _ = finished.recv();
     });
@@ -148,7 +148,7 @@ fn the_system_call_of_a_waiting_thread() {
     let fd = pipe.read.as_raw_fd();
     let (tell, told) = std::sync::mpsc::channel();
     let thread = std::thread::spawn(move || {
-        tell.send(crate::mmap::gettid() as i32).unwrap();
+        tell.send(crate::mmap::gettid().unwrap() as i32).unwrap();
         let mut byte = [0];
         fs::read(pipe.read.as_fd(), &mut byte).unwrap()
     });
