@@ -45,6 +45,10 @@
 static char workload_dir[512], progress_path[640], finish_path[640], verdict_path[640], ready_path[640];
 static long progress_count;
 
+/* Where a tracer is killed in the microseconds between a stop and its taking back what the stop did, the kernel has some calls
+ * return EINTR, and nobody is left to hide that. With a last argument "interrupted" these calls are made again. */
+static bool may_be_interrupted;
+
 /* Writes a line of the verdict and ends the process. */
 __attribute__((noreturn, format(printf, 1, 2), unused)) static void fail(const char *format, ...)
 {
@@ -77,6 +81,15 @@ __attribute__((noreturn, format(printf, 1, 2), unused)) static void fail(const c
 #ifndef __FILE_NAME__
 #define __FILE_NAME__ (strrchr(__FILE__, '/') ? strrchr(__FILE__, '/') + 1 : __FILE__)
 #endif
+
+/* The call's result, of a call that a stop may end (signal(7)); it must not, but where `may_be_interrupted`. */
+#define uninterrupted(call)                                                                                                   \
+    ({                                                                                                                        \
+        __auto_type result_of_waiting = (call);                                                                               \
+        while (may_be_interrupted && (long)result_of_waiting == -1 && errno == EINTR)                                         \
+            result_of_waiting = (call);                                                                                       \
+        result_of_waiting;                                                                                                    \
+    })
 
 /* The call's result; fails if it is -1. An EINTR is a failure like any other: no handler of ours interrupts these calls. */
 #define must(call)                                                                                                            \
@@ -112,6 +125,7 @@ __attribute__((unused)) static void begin(int argc, char **argv)
     snprintf(finish_path, sizeof finish_path, "%s/finish", workload_dir);
     snprintf(verdict_path, sizeof verdict_path, "%s/verdict", workload_dir);
     snprintf(ready_path, sizeof ready_path, "%s/ready", workload_dir);
+    may_be_interrupted = strcmp(argv[argc - 1], "interrupted") == 0;
     progress_as("");
 }
 

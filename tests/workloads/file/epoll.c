@@ -75,7 +75,7 @@ static void *waiter(void *ignored)
     (void)ignored;
     struct epoll_event event;
     while (!enough) {
-        check(must(epoll_wait(waited_in, &event, 1, reported % 2 ? -1 : 1000000)) == 1 && event.data.u64 == 0xabc);
+        check(must(uninterrupted(epoll_wait(waited_in, &event, 1, reported % 2 ? -1 : 1000000))) == 1 && event.data.u64 == 0xabc);
         uint64_t n;
         check(must(read(event.data.u64 == 0xabc ? waited_in + 1 : -1, &n, 8)) == 8);
         reported++;

@@ -6,9 +6,6 @@
 #include <linux/futex.h>
 
 enum { COMPUTE, PING, PONG, SLEEP, WRITER, READER, MAPS, FORKS, POLLS, SIGNALS, FUTEX_TIMEOUT, KINDS };
-/* Where a tracer is killed in the microseconds between a stop and its taking back what the stop did, the kernel has the call return
- * EINTR, and nobody is left to hide that. With the argument "interrupted" this one answer is accepted. */
-static bool may_be_interrupted;
 
 static atomic_int turns[KINDS];
 static atomic_bool stop;
@@ -102,8 +99,7 @@ static void *work(void *argument)
             sigemptyset(&set);
             sigaddset(&set, SIGUSR1);
             struct timespec t = { 0, 2000000 };
-            check(sigtimedwait(&set, NULL, &t) == -1 && (errno == EAGAIN || (may_be_interrupted && errno == EINTR)),
-                  "sigtimedwait");
+            check(uninterrupted(sigtimedwait(&set, NULL, &t)) == -1 && errno == EAGAIN, "sigtimedwait");
             break;
         }
         case FUTEX_TIMEOUT: {
@@ -121,7 +117,6 @@ static void *work(void *argument)
 int main(int argc, char **argv)
 {
     begin(argc, argv);
-    may_be_interrupted = argc > 2 && strcmp(argv[2], "interrupted") == 0;
     must(pipe(ends));
     sigset_t all;
     sigfillset(&all);

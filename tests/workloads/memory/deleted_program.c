@@ -26,10 +26,10 @@ __attribute__((noinline, aligned(4096))) static int never_called_before(int x)
 int main(int argc, char **argv)
 {
     begin(argc, argv);
-    if (argc == 2) {
+    if (argc == 2 || strcmp(argv[2], "again") != 0) {
         const char *program = data_path("copy");
         copy("/proc/self/exe", program);
-        must(execv(program, (char *[]){ argv[0], argv[1], "again", NULL }));
+        must(execv(program, (char *[]){ argv[0], argv[1], "again", argv[2], NULL }));
     }
     must(unlink(data_path("copy")));
     written[4096] = 9;

@@ -51,7 +51,7 @@ static void *work(void *argument)
         siginfo_t info;
         sigemptyset(&set);
         sigaddset(&set, SIGRTMIN + 4);
-        check(must(sigwaitinfo(&set, &info)) == SIGRTMIN + 4);
+        check(must(uninterrupted(sigwaitinfo(&set, &info))) == SIGRTMIN + 4);
         check(info.si_value.sival_int == 8);
         break;
     }

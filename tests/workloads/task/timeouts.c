@@ -92,7 +92,7 @@ static void by_sigtimedwait(void)
     sigset_t set;
     sigemptyset(&set);
     sigaddset(&set, SIGUSR1);
-    check(sigtimedwait(&set, NULL, &t) == -1 && errno == EAGAIN);
+    check(uninterrupted(sigtimedwait(&set, NULL, &t)) == -1 && errno == EAGAIN);
 }
 static void by_sem_timedwait(void)
 {
@@ -150,7 +150,7 @@ static void *work(void *argument)
 int main(int argc, char **argv)
 {
     begin(argc, argv);
-    if (argc > 2) {
+    if (argc > 2 && !may_be_interrupted) {
         wait_ms = atol(argv[2]);
         once = true;
     }
