@@ -87,7 +87,15 @@ int main(int argc, char **argv)
     }
     is("inotify") have(inotify_init());
     is("pidfd") have(syscall(SYS_pidfd_open, getpid(), 0));
-    is("memfd") have(memfd_create("memfd", 0));
+    is("huge-memfd") have(memfd_create("memfd", MFD_HUGETLB));
+    is("memfd-outside") {
+        have(memfd_create("memfd", 0));
+        pid_t child = must(fork());
+        if (child) {
+            must(waitpid(child, NULL, 0));
+            _exit(0);
+        }
+    }
     is("socketpair") {
         int ends[2];
         have(socketpair(AF_UNIX, SOCK_STREAM, 0, ends));
@@ -97,13 +105,39 @@ int main(int argc, char **argv)
         int fd = have(socket(AF_INET, SOCK_STREAM, 0));
         have(listen(fd, 5));
     }
-    is("deleted-file") {
+    is("deleted-outside") {
         have(open(data_path("deleted"), O_RDWR | O_CREAT, 0600));
         must(unlink(data_path("deleted")));
+        pid_t child = must(fork());
+        if (child) {
+            must(waitpid(child, NULL, 0));
+            _exit(0);
+        }
     }
-    is("fifo") {
+    is("other-name") {
+        /* In a directory where nobody looks for it. */
+        char name[1024];
+        have(open(data_path("deleted"), O_RDWR | O_CREAT, 0600));
+        must(mkdir(data_path("away"), 0700));
+        snprintf(name, sizeof name, "%s", data_path("away/other"));
+        must(link(data_path("deleted"), name));
+        must(unlink(data_path("deleted")));
+    }
+    is("fifo-outside") {
         must(mkfifo(data_path("fifo"), 0600));
         have(open(data_path("fifo"), O_RDWR));
+        pid_t child = must(fork());
+        if (child) {
+            must(waitpid(child, NULL, 0));
+            _exit(0);
+        }
+    }
+    is("fifo-unread") {
+        must(mkfifo(data_path("fifo"), 0600));
+        int reader = have(open(data_path("fifo"), O_RDONLY | O_NONBLOCK));
+        int writer = have(open(data_path("fifo"), O_WRONLY));
+        write_exactly(writer, "unread", 6);
+        must(close(reader));
     }
     is("pty") {
         int master, slave;
@@ -150,7 +184,20 @@ int main(int argc, char **argv)
         have(syscall(SYS_io_uring_setup, 4, parameters));
     }
     is("userfaultfd") have(syscall(SYS_userfaultfd, 1 /* UFFD_USER_MODE_ONLY */));
-    is("proc-file") have(open("/proc/self/status", O_RDONLY));
+    is("proc-file-outside") {
+        char path[64];
+        snprintf(path, sizeof path, "/proc/%d/status", getppid());
+        have(open(path, O_RDONLY));
+    }
+    is("proc-file-shared") {
+        have(open("/proc/self/status", O_RDONLY));
+        if (must(fork()) == 0) {
+            must(prctl(PR_SET_PDEATHSIG, SIGKILL));
+            while (getppid() != 1)
+                sleep_ms(10);
+            _exit(0);
+        }
+    }
     is("hugetlb") {
         have(mmap(NULL, 2 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0) == MAP_FAILED ? -1 : 0);
     }

@@ -18,19 +18,23 @@ pub mod epoll;
 pub mod eventfd;
 pub mod external;
 pub mod image;
+pub mod kept;
 pub mod lock;
+pub mod memfd;
 pub mod nameless;
 pub mod outside;
 pub mod path;
 pub mod path_only;
 pub mod pipe;
 pub mod pool;
+pub mod proc;
 pub mod refused;
 pub mod regular;
 pub mod scene;
 pub mod survey;
 pub mod table;
 pub mod timerfd;
+pub mod unlinked;
 
 #[cfg(test)]
 mod rig;
@@ -142,8 +146,11 @@ pub const KINDS: &[&dyn Kind] = &[
     &external::External,
     &device::Device,
     &pipe::Pipe,
+    &proc::Proc,
     &regular::Regular,
     &directory::Directory,
+    &memfd::Memfd,
+    &unlinked::Unlinked,
     &eventfd::Eventfd,
     &timerfd::Timerfd,
     &epoll::Epoll,
