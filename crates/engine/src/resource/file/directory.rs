@@ -65,7 +65,7 @@ impl Kind for Directory {
     }
 
     fn collect(&self, file: &Seen, scene: &Scene<'_>, out: &mut Collected) -> Result<()> {
-        if !scene.is_plain(file, out) {
+        if !scene.is_plain(file, out)? {
             return Ok(());
         }
         if let Some("proc") = made_up(file) {

@@ -21,13 +21,16 @@ pub mod image;
 pub mod lock;
 pub mod nameless;
 pub mod outside;
+pub mod owner;
 pub mod path;
 pub mod path_only;
+pub mod pidfd;
 pub mod pipe;
 pub mod pool;
 pub mod refused;
 pub mod regular;
 pub mod scene;
+pub mod signalfd;
 pub mod survey;
 pub mod table;
 pub mod timerfd;
@@ -147,7 +150,10 @@ pub const KINDS: &[&dyn Kind] = &[
     &eventfd::Eventfd,
     &timerfd::Timerfd,
     &epoll::Epoll,
+    &signalfd::Signalfd,
+    &pidfd::Pidfd,
     &lock::Locks,
+    &owner::Owners,
     &refused::Refused,
 ];
 

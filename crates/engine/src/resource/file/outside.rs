@@ -40,7 +40,7 @@ pub struct Outside {
 
 /// Whether the kernel gave it this name because it has no path.
 fn is_nameless(link: &[u8]) -> bool {
-    link.starts_with(b"anon_inode:")
+    link.starts_with(b"anon_inode:") || link.starts_with(b"pidfd:")
 }
 
 impl Outside {

@@ -86,7 +86,7 @@ impl Kind for Regular {
     }
 
     fn collect(&self, file: &Seen, scene: &Scene<'_>, out: &mut Collected) -> Result<()> {
-        if !scene.is_plain(file, out) {
+        if !scene.is_plain(file, out)? {
             return Ok(());
         }
         if let Some(system) = made_up(file) {
