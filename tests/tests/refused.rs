@@ -48,13 +48,16 @@ macro_rules! refusals {
 
 refusals! {
     eventfd_with_outside: "eventfd-outside", ["eventfd", "fd 3", "leak"];
-    signalfd: "signalfd", ["signalfd"];
+    epoll_of_signals_that_several_have: "epoll-signalfd", ["epoll that watches anon_inode:[signalfd]", "whose signals"];
     epoll_of_what_is_open_outside: "epoll-outside", ["epoll that watches what was descriptor 3", "EPOLL_CTL_DEL"];
     epoll_with_an_entry_that_is_stuck: "epoll-fired", ["epoll with an entry that has fired", "another moment"];
     inotify: "inotify", ["inotify"];
-    pidfd: "pidfd", ["pidfd"];
     huge_memfd: "huge-memfd", ["memfd", "huge pages"];
     memfd_with_outside: "memfd-outside", ["memfd", "leak"];
+    pidfd_of_outside: "pidfd-outside", ["pidfd of process 1", "isn't part of the tree"];
+    pidfd_shared: "pidfd-shared", ["pidfd that several processes have"];
+    owner_outside: "owner-outside", ["sends signal 0", "isn't part of the tree"];
+    owner_of_directory: "owner-directory", ["F_NOTIFY"];
     socketpair: "socketpair", ["unix"];
     udp: "udp", ["udp"];
     tcp_listening: "tcp-listening", ["tcp"];

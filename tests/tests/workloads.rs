@@ -91,6 +91,10 @@ workloads! {
     locks: "file/locks";
     many: "file/many";
     epoll: "file/epoll";
+    signalfd: "file/signalfd";
+    owner: "file/owner";
+    pidfd: "file/pidfd",
+        may differ "* fdinfo * ino" because "a process's pidfds have an inode of this life";
     eventfd: "file/eventfd";
     timerfd: "file/timerfd",
         may differ "* fdinfo * it_value" because "the timers run on while it is stopped",

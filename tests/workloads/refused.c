@@ -56,11 +56,26 @@ int main(int argc, char **argv)
             _exit(0);
         }
     }
-    is("signalfd") {
+    is("epoll-signalfd") {
         sigset_t set;
         sigemptyset(&set);
         sigaddset(&set, SIGUSR1);
-        have(signalfd(-1, &set, 0));
+        int fd = have(signalfd(-1, &set, 0)), epoll = have(epoll_create1(0));
+        must(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &(struct epoll_event){ .events = EPOLLIN }));
+        if (must(fork()) == 0) {
+            while (!finishing())
+                sleep_ms(5);
+            _exit(0);
+        }
+    }
+    is("owner-outside") {
+        int ends[2];
+        have(pipe(ends));
+        must(fcntl(ends[0], F_SETOWN, 1));
+    }
+    is("owner-directory") {
+        int fd = have(open("/", O_RDONLY | O_DIRECTORY));
+        must(fcntl(fd, F_NOTIFY, DN_CREATE | DN_MULTISHOT));
     }
     is("epoll-outside") {
         /* What it watches is open in the parent of the tree's root alone. */
@@ -86,13 +101,21 @@ int main(int argc, char **argv)
             ;
     }
     is("inotify") have(inotify_init());
-    is("pidfd") have(syscall(SYS_pidfd_open, getpid(), 0));
     is("huge-memfd") have(memfd_create("memfd", MFD_HUGETLB));
     is("memfd-outside") {
         have(memfd_create("memfd", 0));
         pid_t child = must(fork());
         if (child) {
             must(waitpid(child, NULL, 0));
+            _exit(0);
+        }
+    }
+    is("pidfd-outside") have(syscall(SYS_pidfd_open, 1, 0));
+    is("pidfd-shared") {
+        have(syscall(SYS_pidfd_open, getpid(), 0));
+        if (must(fork()) == 0) {
+            while (!finishing())
+                sleep_ms(5);
             _exit(0);
         }
     }

@@ -115,6 +115,15 @@ __attribute__((unused)) static void progress_as(const char *name)
     close(must(open(progress_path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644)));
 }
 
+/* Waits until another process has named the file that shows its progress: what it sets up before that is there. */
+__attribute__((unused)) static void wait_until_shown(const char *name)
+{
+    char path[640];
+    snprintf(path, sizeof path, "%s/progress.%s", workload_dir, name);
+    while (access(path, F_OK) == -1)
+        sched_yield();
+}
+
 __attribute__((unused)) static void begin(int argc, char **argv)
 {
     if (argc < 2 || argv[1][0] != '/') {

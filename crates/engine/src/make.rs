@@ -350,6 +350,11 @@ impl<'a> Tree<'a> {
             for mut batch in self.plan.files.proc_steps(member.pid, &here)? {
                 self.run_leader(member, &mut batch, "opening files of processes")?;
             }
+            for batches in &mut self.plan.files.late_steps(member.pid, self.shelf.room()) {
+                for batch in batches.iter_mut() {
+                    self.run_leader(member, batch, "opening what only the process can")?;
+                }
+            }
             for mut batch in self.plan.files.lock_steps(member.pid, self.shelf.room()) {
                 self.run_leader(member, &mut batch, "taking file locks again")?;
             }
@@ -441,6 +446,9 @@ impl<'a> Tree<'a> {
             life.put_last(member.pid, &queued, &mut batches);
             for batch in batches.iter_mut() {
                 self.run_leader(member, batch, "putting the last of a process back")?;
+            }
+            for batch in self.plan.files.owner_steps(member.pid, self.shelf.room()).iter_mut() {
+                self.run_leader(member, batch, "saying who gets a file's signals")?;
             }
             if let Some(signal) = self.plan.processes[member.index].stopped_by {
                 self.stop_by_job_control(member, signal)?;

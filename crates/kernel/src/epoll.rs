@@ -20,6 +20,14 @@ pub const EDGE: u32 = 1 << 31;
 /// All events that a file can have.
 pub const EVENTS: u32 = 0xffff;
 
+/// `struct epoll_event`, for epoll_ctl(2) in a target. It is packed on x86-64 alone.
+pub fn event_bytes(events: u32, data: u64) -> [u8; size_of::<libc::epoll_event>()] {
+    let mut bytes = [0; size_of::<libc::epoll_event>()];
+    bytes[..4].copy_from_slice(&events.to_ne_bytes());
+    bytes[std::mem::offset_of!(libc::epoll_event, u64)..].copy_from_slice(&data.to_ne_bytes());
+    bytes
+}
+
 /// Makes an empty one; close-on-exec.
 pub fn make() -> Result<OwnedFd> {
     // SAFETY: the call takes no pointers, and the new descriptor is ours alone.

@@ -149,10 +149,13 @@ struct OwnerEx {
     pid: libc::pid_t,
 }
 
-const F_SETSIG: i32 = 10;
+/// F_SETSIG of `<fcntl.h>`.
+pub const F_SETSIG: i32 = 10;
 const F_GETSIG: i32 = 11;
-const F_SETOWN_EX: i32 = 15;
+/// F_SETOWN_EX of `<fcntl.h>`.
+pub const F_SETOWN_EX: i32 = 15;
 const F_GETOWN_EX: i32 = 16;
+const F_GETOWNER_UIDS: i32 = 17;
 
 fn fcntl_owner(fd: BorrowedFd<'_>, command: i32, name: &str, owner: &mut OwnerEx) -> Result<()> {
     let args = [fd.as_raw_fd() as usize, command as usize, &raw mut *owner as usize, 0, 0, 0];
@@ -182,13 +185,39 @@ pub fn owner(fd: BorrowedFd<'_>) -> Result<Owner> {
 /// # Errors
 /// ESRCH: no such process.
 pub fn set_owner(fd: BorrowedFd<'_>, owner: Owner) -> Result<()> {
-    let (kind, pid) = match owner {
+    let (kind, pid) = number(owner);
+    fcntl_owner(fd, F_SETOWN_EX, "F_SETOWN_EX", &mut OwnerEx { kind, pid })
+}
+
+fn number(owner: Owner) -> (i32, i32) {
+    match owner {
         Owner::None => (1, 0),
         Owner::Thread(pid) => (0, pid),
         Owner::Process(pid) => (1, pid),
         Owner::Group(pid) => (2, pid),
-    };
-    fcntl_owner(fd, F_SETOWN_EX, "F_SETOWN_EX", &mut OwnerEx { kind, pid })
+    }
+}
+
+/// `struct f_owner_ex`, for F_SETOWN_EX in a target.
+pub fn owner_bytes(owner: Owner) -> [u8; 8] {
+    let (kind, pid) = number(owner);
+    let mut bytes = [0; 8];
+    bytes[..4].copy_from_slice(&kind.to_ne_bytes());
+    bytes[4..].copy_from_slice(&pid.to_ne_bytes());
+    bytes
+}
+
+/// The real and effective user ids with which the owner was set (F_GETOWNER_UIDS).
+///
+/// # Errors
+/// EINVAL: a kernel without CONFIG_CHECKPOINT_RESTORE.
+pub fn owner_uids(fd: BorrowedFd<'_>) -> Result<(u32, u32)> {
+    let mut uids = [0u32; 2];
+    let args = [fd.as_raw_fd() as usize, F_GETOWNER_UIDS as usize, &raw mut uids as usize, 0, 0, 0];
+    // SAFETY: the command writes two uid_t, which are ours.
+    unsafe { syscall(Sysno::fcntl, args) }
+        .map_err(|e| e.of(format!("fcntl(fd {}, F_GETOWNER_UIDS)", fd.as_raw_fd())))?;
+    Ok((uids[0], uids[1]))
 }
 
 /// Which signal an open file sends (F_GETSIG); 0 is SIGIO without a siginfo.

@@ -26,6 +26,7 @@ pub mod ptrace;
 pub mod remote;
 pub mod rlimit;
 pub mod shelf;
+pub mod signalfd;
 pub mod socket;
 pub mod statfs;
 pub mod stub;

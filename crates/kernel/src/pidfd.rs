@@ -10,6 +10,8 @@ use syscalls::Sysno;
 
 use crate::error::Result;
 use crate::gate::syscall;
+use crate::ptrace;
+use crate::shelf::{CLONE_ARGS, CloneArgs};
 
 /// PIDFD_THREAD of `<linux/pidfd.h>`: the pidfd is a thread's, not its process's.
 const PIDFD_THREAD: usize = libc::O_EXCL as usize;
@@ -35,6 +37,27 @@ pub fn open(pid: i32) -> Result<OwnedFd> {
 /// Takes hold of one thread (6.9 and later; EINVAL before).
 pub fn open_thread(tid: i32) -> Result<OwnedFd> {
     open_with(tid, PIDFD_THREAD, ", PIDFD_THREAD")
+}
+
+/// Takes hold of a process that is gone: a child of ours that ended at once, and was waited for. Close-on-exec.
+pub fn of_the_dead(thread: bool) -> Result<OwnedFd> {
+    // No exit signal: nobody hears of its end but us, who wait for it.
+    let clone = CloneArgs::default().to_bytes(0);
+    // SAFETY: a plain fork. The child makes one system call on no memory, and ends.
+    let pid = unsafe {
+        let pid = syscall(Sysno::clone3, [clone.as_ptr() as usize, CLONE_ARGS, 0, 0, 0, 0])
+            .map_err(|e| e.of("clone3(0)"))?;
+        if pid == 0 {
+            loop {
+                libc::syscall(libc::SYS_exit_group, 0);
+            }
+        }
+        pid as i32
+    };
+    let pidfd = if thread { open_thread(pid) } else { open(pid) };
+    // It is ours alone, so a second try is as good as the first.
+    ptrace::reap(pid, libc::__WALL).or_else(|_| ptrace::reap(pid, libc::__WALL))?;
+    pidfd
 }
 
 /// Makes a descriptor of ours for an open file of the process. The two share the open file: offset and status flags are
@@ -90,6 +113,15 @@ mod tests {
     use std::process::{Command, Stdio};
 
     use super::*;
+
+    #[test]
+    fn the_dead_are_gone() {
+        let fd = of_the_dead(false).unwrap();
+        assert!(wait_end(fd.as_fd(), 0).unwrap());
+        assert!(send_signal(fd.as_fd(), 0).unwrap_err().is(libc::ESRCH));
+        let info = crate::procfs::fdinfo::read(std::process::id() as i32, fd.as_raw_fd()).unwrap();
+        assert_eq!(info.get("Pid"), Some("-1"));
+    }
 
     #[test]
     fn a_file_taken_from_a_process_is_the_same_open_file() {

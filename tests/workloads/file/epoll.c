@@ -158,8 +158,10 @@ int main(int argc, char **argv)
     if (child == 0) {
         must(close(waited_in));
         must(close(hung.w));
+        progress_as("child");
         while (!finishing()) {
             NOTHING(quiet);
+            progress();
             sleep_ms(3);
         }
         pause();
@@ -172,6 +174,7 @@ int main(int argc, char **argv)
     struct epoll_event events[300];
     check(must(epoll_wait(many, events, 300, 0)) == 150);
     uint64_t rung = 0;
+    wait_until_shown("child");
     loop_until_finish({
         NOTHING(quiet);
         NOTHING(once);

@@ -82,7 +82,7 @@ impl Kind for Device {
     }
 
     fn collect(&self, file: &Seen, scene: &Scene<'_>, out: &mut Collected) -> Result<()> {
-        if !scene.is_plain(file, out) {
+        if !scene.is_plain(file, out)? {
             return Ok(());
         }
         let (major, minor) = (libc::major(file.stat.rdev), libc::minor(file.stat.rdev));

@@ -64,7 +64,7 @@ impl Kind for Directory {
     }
 
     fn collect(&self, file: &Seen, scene: &Scene<'_>, out: &mut Collected) -> Result<()> {
-        if !scene.is_plain(file, out) {
+        if !scene.is_plain(file, out)? {
             return Ok(());
         }
         let place = Place::of(&file.link, file.flags & REOPEN, &file.stat);

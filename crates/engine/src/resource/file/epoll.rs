@@ -7,8 +7,8 @@
 //! one-shot (EPOLLONESHOT) has its events taken away when it is reported, and nothing else can take away EPOLLERR and
 //! EPOLLHUP.
 //!
-//! **In the image**: `file/epoll`: status flags. `file/epoll_entries`, after all open files: number, open file, events as
-//! the kernel has them, data, and whether its readiness was reported before.
+//! **In the image**: `file/epoll`: status flags. `file/epoll_entries`, after all tables: number, open file, events as the kernel
+//! has them, data, whether its readiness was reported before, and the process that makes it, where only one can.
 //!
 //! **Taken how**: the `tfd` lines of fdinfo. Which open file an entry belongs to is asked by kcmp(2), KCMP_EPOLL_TFD: the one
 //! that its number leads to in a process that has the epoll, else any of the tree. Nothing shows the queue, but poll(2) says
@@ -17,11 +17,13 @@
 //! **Put back how**: once all else is open, in a thread with a table of its own, where every number is free. First what was
 //! reported, and what has fired; taking all events from the queue makes it so again. What has fired and whose file isn't
 //! ready for anything is made ready for that moment ([`Saved::rouse`]). Then the rest, which the kernel queues by itself
-//! where it is ready. An epoll is filled before those that watch it. At last fdinfo is read, and must say the same as before.
+//! where it is ready. An epoll is filled before those that watch it. At last fdinfo is read, and must say the same as before. An
+//! entry for a signalfd hears of the signals of the process that makes it, and pidfds are opened where they belong: those are
+//! made by steps in their processes.
 //!
 //! **Not saved**: the order of the queue. Where it wasn't empty, nothing tells which of the edge-triggered entries that are
 //! ready were reported: all of those are reported again. What has fired on a file that can't be made ready is refused; so is
-//! one whose file is open only outside the tree, and busy polling of network devices (EPIOCSPARAMS).
+//! one whose file is open only outside the tree, one for a signalfd where several processes have the epoll, and busy polling of network devices (EPIOCSPARAMS).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -30,7 +32,8 @@ use bardo_image::Record;
 use bardo_kernel::fcntl::{self, OwnTable};
 use bardo_kernel::kcmp::{self, What};
 use bardo_kernel::procfs::fdinfo;
-use bardo_kernel::{Failed, epoll, fs, poll};
+use bardo_kernel::stub::{Arg, Batches, STEP};
+use bardo_kernel::{Failed, Sysno, epoll, fs, poll};
 use serde::{Deserialize, Serialize};
 
 use super::nameless::{self, STATUS};
@@ -39,7 +42,7 @@ use super::proc;
 use super::scene::{Holder, Scene, Seen};
 use super::survey::Collected;
 use super::table::FD_MAX;
-use super::{FilesImage, Hindrance, Kind, Rules, Saved, image};
+use super::{FilesImage, Hindrance, Kind, Rules, Saved, image, pidfd, signalfd};
 use crate::error::{Doing, Error, Failure, Result};
 use crate::support::Support;
 
@@ -85,6 +88,9 @@ pub struct Watched {
     /// Whether readiness that lasts was reported before.
     #[serde(default)]
     pub reported: bool,
+    /// The process that makes it, as it sees itself, where not every process can.
+    #[serde(default)]
+    pub by: Option<i32>,
 }
 
 impl Watched {
@@ -141,7 +147,7 @@ impl Kind for Epoll {
         // space would be asked, and may stand still with the tree.
         let asks_others = |id: u64| {
             let target = &scene.files[id as usize - 1];
-            nameless::is(target, "anon_inode:[signalfd]")
+            nameless::is(target, signalfd::LINK)
                 || nameless::is(target, "anon_inode:[eventpoll]")
                     && scene.files.iter().any(must_not_be_polled)
                 || must_not_be_polled(target)
@@ -171,7 +177,15 @@ impl Kind for Epoll {
         }
         let part: EpollEntries = image::read(record)?;
         for entry in &part.entries {
-            if !(0..=FD_MAX).contains(&entry.fd) || !image.has(entry.file) {
+            let can_be_made = match entry.by {
+                None => image.is_opened_once(entry.file),
+                Some(pid) => {
+                    image.leads_to(pid, entry.fd) == Some(entry.file)
+                        && image.number_of(pid, part.epoll).is_some()
+                        && !entry.has_fired()
+                }
+            };
+            if !(0..=FD_MAX).contains(&entry.fd) || !can_be_made {
                 return Err(image::wrong(record, format!("{entry:?}")));
             }
         }
@@ -183,7 +197,7 @@ impl Kind for Epoll {
 }
 
 fn must_not_be_polled(file: &Seen) -> bool {
-    nameless::is(file, "anon_inode:[signalfd]") || matches!(file.stat.kind(), libc::S_IFREG | libc::S_IFDIR)
+    nameless::is(file, signalfd::LINK) || matches!(file.stat.kind(), libc::S_IFREG | libc::S_IFDIR)
 }
 
 /// A `tfd` line: `5 events: 80000019 data: 123456789abc  pos:0 ino:40e sdev:10`.
@@ -216,7 +230,14 @@ fn entries(file: &Seen, scene: &Scene<'_>, out: &mut Collected) -> Result<Option
         // Several with one number stand in the order in which they are counted.
         let nth = seen.entry(fd).or_insert(0);
         match target(file, fd, *nth, scene)? {
-            Some(id) => entries.push(Watched { fd, file: id, events, data, reported: false }),
+            Some(id) => match who_adds(file, id, fd, scene) {
+                Ok(by) => entries.push(Watched { fd, file: id, events, data, reported: false, by }),
+                Err(why) => {
+                    let what = format!("epoll that watches {}", scene.files[id as usize - 1].show());
+                    out.refuse(scene, file, NAME, what, why, "have each process use an epoll of its own");
+                    return Ok(None);
+                }
+            },
             None => lost.push(fd),
         }
         *nth += 1;
@@ -234,6 +255,32 @@ fn entries(file: &Seen, scene: &Scene<'_>, out: &mut Collected) -> Result<Option
         return Ok(None);
     }
     Ok(Some(entries))
+}
+
+/// The process that must make the entry, if it matters. A signalfd's entry hears of the signals of the process that made it,
+/// and a pidfd is opened by the process that has it.
+fn who_adds(
+    file: &Seen,
+    id: u64,
+    number: i32,
+    scene: &Scene<'_>,
+) -> std::result::Result<Option<i32>, &'static str> {
+    let target = &scene.files[id as usize - 1];
+    let hears = nameless::is(target, signalfd::LINK);
+    if !hears && !pidfd::is_opened_by_its_process(target) {
+        return Ok(None);
+    }
+    let first = file.holders[0].subject;
+    if hears && file.holders.iter().any(|holder| holder.subject != first) {
+        return Err("several processes have the epoll, and nothing tells whose signals the entry is about");
+    }
+    let can = file
+        .holders
+        .iter()
+        .find(|holder| scene.file_of(Holder { subject: holder.subject, fd: number }) == Some(id));
+    let can =
+        can.ok_or("the number under which it was added is closed, and only its process can add it again")?;
+    Ok(Some(scene.subjects[can.subject].own_pid))
 }
 
 /// Which open file of the tree an entry belongs to.
@@ -282,7 +329,7 @@ fn refuse_stuck(file: &Seen, entries: &[Watched], scene: &Scene<'_>, out: &mut C
         if can_be_roused {
             continue;
         }
-        let ready = !must_not_be_polled(target) && {
+        let ready = entry.by.is_none() && !must_not_be_polled(target) && {
             let fd = scene.duplicate(target)?;
             poll::now(fd.as_fd(), epoll::EVENTS as i16).doing("polling a file", Some(scene.who(target)))? != 0
         };
@@ -348,6 +395,7 @@ pub(super) fn fill(
         let entries = &epolls[&id];
         let (first, rest): (Vec<&Watched>, Vec<&Watched>) = entries
             .iter()
+            .filter(|entry| entry.by.is_none())
             .partition(|entry| entry.has_fired() || entry.reported && entry.events & epoll::EDGE != 0);
         let mut roused = Vec::new();
         for entry in first.iter().filter(|entry| entry.has_fired()) {
@@ -432,6 +480,25 @@ fn why(failed: Failed, files: &BTreeMap<u64, Box<dyn Saved>>, entries: &[&Watche
     })
 }
 
+/// The steps by which a process makes the entries that it alone can: batches of at most `room` bytes.
+pub(super) fn steps(pid: i32, image: &FilesImage, room: usize) -> Batches {
+    let mut batches = Batches::new(room);
+    for (id, entries) in &image.epolls {
+        let mut entries = entries.iter().filter(|entry| entry.by == Some(pid)).peekable();
+        if entries.peek().is_none() {
+            continue;
+        }
+        let Some(watch) = image.number_of(pid, *id) else { continue };
+        for entry in entries {
+            let batch = batches.with_room_for(STEP + 128);
+            let event = batch.data(&epoll::event_bytes(entry.events, entry.data));
+            let [watch, add, fd] = [watch, libc::EPOLL_CTL_ADD, entry.fd].map(|n| Arg::Value(n as u64));
+            batch.call_for(Sysno::epoll_ctl, [watch, add, fd, event], 0);
+        }
+    }
+    batches
+}
+
 /// What the kernel then has must be what it had.
 fn verify(watch: BorrowedFd<'_>, entries: &[Watched]) -> Result<()> {
     let read = || {
@@ -439,7 +506,8 @@ fn verify(watch: BorrowedFd<'_>, entries: &[Watched]) -> Result<()> {
         lines(&info.other)
     };
     let mut now = read().doing("looking at an epoll", None)?;
-    let mut wanted: Vec<(i32, u32, u64)> = entries.iter().map(|e| (e.fd, e.events, e.data)).collect();
+    let made = entries.iter().filter(|entry| entry.by.is_none());
+    let mut wanted: Vec<(i32, u32, u64)> = made.map(|e| (e.fd, e.events, e.data)).collect();
     now.sort_unstable();
     wanted.sort_unstable();
     let differs = wanted.iter().zip(&now).find(|(wanted, now)| wanted != now);
@@ -467,7 +535,7 @@ mod tests {
     use super::*;
 
     fn entry(file: u64) -> Watched {
-        Watched { fd: 0, file, events: 1, data: 0, reported: false }
+        Watched { fd: 0, file, events: 1, data: 0, reported: false, by: None }
     }
 
     #[test]

@@ -26,6 +26,7 @@ use bardo_image::Record;
 use bardo_kernel::{fs, pidfd, procfs};
 use serde::{Deserialize, Serialize};
 
+use super::owner;
 use super::path::{REOPEN, Reach};
 use super::pool::Making;
 use super::scene::{Scene, Seen};
@@ -103,7 +104,8 @@ impl Kind for External {
     }
 
     fn collect(&self, file: &Seen, scene: &Scene<'_>, out: &mut Collected) -> Result<()> {
-        if scene.signals_the_tree(file) && !scene.is_plain(file, out) {
+        if scene.signals_the_tree(file) {
+            owner::refuse(file, scene, "what it is connected to at the restart is another file", out);
             return Ok(());
         }
         if let Some((holder, lock)) = file.locks.first() {

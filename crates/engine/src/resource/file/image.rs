@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 
 use bardo_image::Record;
-use bardo_kernel::stub::Batch;
+use bardo_kernel::stub::{Batch, Batches};
 use bardo_kernel::{fcntl, rlimit};
 use serde::de::DeserializeOwned;
 
 use super::epoll::{self, Watched};
 use super::external::{self, Connections};
 use super::lock::{self, Held};
+use super::owner::{self, Owned};
+use super::pidfd::{self, OpenPidfd};
 use super::pipe::SavedPipe;
 use super::pool::{Making, Pool};
 use super::proc::{self, OpenProc};
@@ -33,6 +35,10 @@ pub struct FilesImage {
     pub(super) locks: BTreeMap<i32, Vec<Held>>,
     /// What each epoll watches.
     pub(super) epolls: BTreeMap<u64, Vec<Watched>>,
+    /// Those that processes open themselves.
+    pub(super) pidfds: BTreeMap<u64, OpenPidfd>,
+    /// Who is told of what by a signal.
+    pub(super) owners: Vec<Owned>,
     tables: BTreeMap<i32, Vec<TableEntry>>,
 }
 
@@ -67,7 +73,7 @@ impl FilesImage {
     /// # Errors
     /// [`Error::Image`] where the id is taken.
     pub(super) fn add(&mut self, record: &Record, file: Box<dyn Saved>) -> Result<()> {
-        if self.files.contains_key(&record.id) {
+        if self.has(record.id) {
             return Err(wrong(record, "another open file has the same id".into()));
         }
         self.files.insert(record.id, file);
@@ -76,7 +82,24 @@ impl FilesImage {
 
     /// Whether the record of this open file came before.
     pub(super) fn has(&self, id: u64) -> bool {
+        self.files.contains_key(&id) || self.pidfds.contains_key(&id)
+    }
+
+    /// Whether it is opened once, for all who have it.
+    pub(super) fn is_opened_once(&self, id: u64) -> bool {
         self.files.contains_key(&id)
+    }
+
+    /// The open file that a process's descriptor leads to.
+    pub(super) fn leads_to(&self, pid: i32, fd: i32) -> Option<u64> {
+        let table = self.tables.get(&pid)?;
+        let at = table.binary_search_by_key(&fd, |entry| entry.fd).ok()?;
+        Some(table[at].file)
+    }
+
+    /// A process's first descriptor that leads to this open file.
+    pub(super) fn number_of(&self, pid: i32, file: u64) -> Option<i32> {
+        self.tables.get(&pid)?.iter().find(|entry| entry.file == file).map(|entry| entry.fd)
     }
 
     fn take_table(&mut self, record: &Record) -> Result<()> {
@@ -91,7 +114,7 @@ impl FilesImage {
                 let why = format!("descriptor {} after {last}, where they ascend up to {FD_MAX}", entry.fd);
                 return Err(wrong(record, why));
             }
-            if !self.files.contains_key(&entry.file) {
+            if !self.files.contains_key(&entry.file) && !self.pidfds.contains_key(&entry.file) {
                 let why = format!(
                     "descriptor {} leads to the open file {}, of which no record came before",
                     entry.fd, entry.file
@@ -117,7 +140,7 @@ impl FilesImage {
 
     /// How many open files there are.
     pub fn open_files(&self) -> usize {
-        self.files.len()
+        self.files.len() + self.pidfds.len()
     }
 
     /// How many descriptors there are.
@@ -237,6 +260,18 @@ impl FilesImage {
     /// Where a process or a thread isn't found.
     pub fn proc_steps(&self, pid: i32, here: &dyn Fn(i32) -> Option<i32>) -> Result<Vec<Batch>> {
         proc::steps(self.tables.get(&pid).map_or(&[], Vec::as_slice), &self.proc, here)
+    }
+
+    /// The steps by which a process, once its table is in place, opens what only it can, and has its epolls watch that:
+    /// batches of at most `room` bytes.
+    pub fn late_steps(&self, pid: i32, room: usize) -> [Batches; 2] {
+        let table = self.tables.get(&pid).map_or(&[][..], Vec::as_slice);
+        [pidfd::steps(table, &self.pidfds, room), epoll::steps(pid, self, room)]
+    }
+
+    /// The steps by which a process, with its credentials, says who is told of its files: batches of at most `room` bytes.
+    pub fn owner_steps(&self, pid: i32, room: usize) -> Batches {
+        owner::steps(self.owners.iter().filter(|owned| owned.pid == pid), room)
     }
 
     /// The steps by which a process, once its table is in place, takes its locks again: batches of at most `room` bytes.

@@ -23,14 +23,17 @@ pub mod lock;
 pub mod memfd;
 pub mod nameless;
 pub mod outside;
+pub mod owner;
 pub mod path;
 pub mod path_only;
+pub mod pidfd;
 pub mod pipe;
 pub mod pool;
 pub mod proc;
 pub mod refused;
 pub mod regular;
 pub mod scene;
+pub mod signalfd;
 pub mod survey;
 pub mod table;
 pub mod timerfd;
@@ -154,7 +157,10 @@ pub const KINDS: &[&dyn Kind] = &[
     &eventfd::Eventfd,
     &timerfd::Timerfd,
     &epoll::Epoll,
+    &signalfd::Signalfd,
+    &pidfd::Pidfd,
     &lock::Locks,
+    &owner::Owners,
     &refused::Refused,
 ];
 

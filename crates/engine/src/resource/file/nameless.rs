@@ -30,10 +30,10 @@ pub fn is(file: &Seen, link: &str) -> bool {
 /// # Errors
 /// Where looking failed.
 pub fn is_ours(file: &Seen, scene: &Scene<'_>, name: &str, known: i32, out: &mut Collected) -> Result<bool> {
-    if !scene.is_plain(file, out) {
+    if !scene.is_plain(file, out)? {
         return Ok(false);
     }
-    let unknown = file.flags & !(known | STATUS | libc::O_ASYNC);
+    let unknown = file.flags & !(known | STATUS);
     if unknown != 0 {
         out.refuse(
             scene,

@@ -58,7 +58,7 @@ pub(super) fn who_has(key: (u64, u64)) -> Option<Foreign> {
 
 /// Whether the kernel gave it this name because it has no path.
 fn is_nameless(link: &[u8]) -> bool {
-    link.starts_with(b"anon_inode:")
+    link.starts_with(b"anon_inode:") || link.starts_with(b"pidfd:")
 }
 
 impl Outside {

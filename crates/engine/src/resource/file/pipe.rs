@@ -238,7 +238,7 @@ impl Kind for Pipe {
 
     fn collect(&self, file: &Seen, scene: &Scene<'_>, out: &mut Collected) -> Result<()> {
         let Some(pipe) = scene.pipes.of(file) else { return Ok(()) };
-        let plain = scene.is_plain(file, out);
+        let plain = scene.is_plain(file, out)?;
         let first = scene.files[pipe.ends[0]].id == file.id;
         let allow = format!("--external '{}'", file.show());
         match &pipe.standing {

@@ -43,10 +43,7 @@ const fn never(link: &'static str, code: &'static str, name: &'static str, why: 
 }
 
 const ANONYMOUS: &[Anonymous] = &[
-    later("anon_inode:[signalfd]", "file/signalfd", "signalfd", "its signal mask isn't saved yet"),
     later("anon_inode:inotify", "file/inotify", "inotify", "its watches and events aren't saved yet"),
-    later("anon_inode:[pidfd]", "file/pidfd", "pidfd", "the process it stands for isn't saved with it yet"),
-    later("pidfd:", "file/pidfd", "pidfd", "the process it stands for isn't saved with it yet"),
     never("anon_inode:[fanotify]", "file/fanotify", "fanotify", "others wait for its answers"),
     never(
         "anon_inode:[io_uring]",

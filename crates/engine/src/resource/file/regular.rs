@@ -69,7 +69,7 @@ impl Kind for Regular {
     }
 
     fn collect(&self, file: &Seen, scene: &Scene<'_>, out: &mut Collected) -> Result<()> {
-        if !scene.is_plain(file, out) {
+        if !scene.is_plain(file, out)? {
             return Ok(());
         }
         let place = Place::of(&file.link, file.flags & REOPEN, &file.stat);

@@ -22,6 +22,7 @@ use bardo_kernel::{fs, pidfd, procfs, statfs, tty};
 
 use super::lock;
 use super::outside::Outside;
+use super::owner;
 use super::path::{self, Reach};
 use super::pipe::Pipes;
 use super::survey::Collected;
@@ -63,8 +64,10 @@ pub struct Seen {
     pub link: PathBuf,
     /// Its inode.
     pub stat: Stat,
-    /// Status flags and access mode, without O_CLOEXEC.
+    /// Status flags and access mode, without O_CLOEXEC, and without O_ASYNC, which belongs to its signals.
     pub flags: i32,
+    /// Whether it has O_ASYNC.
+    pub is_asynchronous: bool,
     /// Its offset.
     pub pos: i64,
     /// Locks held through it, and who holds them.
@@ -282,11 +285,14 @@ impl<'a> Scene<'a> {
         })
     }
 
-    /// Whether nothing is attached to it that isn't saved: a lease, a signal owner. Refuses what is.
-    pub fn is_plain(&self, file: &Seen, out: &mut Collected) -> bool {
+    /// Whether nothing is attached to it that can't be saved: a lease, a signal owner outside. Refuses what is.
+    ///
+    /// # Errors
+    /// Where looking failed.
+    pub fn is_plain(&self, file: &Seen, out: &mut Collected) -> Result<bool> {
         let later =
             "a later version of bardo will save it; until then release it, or checkpoint at another moment";
-        let mut plain = true;
+        let mut plain = owner::can_be_kept(file, self, out)?;
         for (holder, lock) in lock::refused(file) {
             let (code, why) = match lock.kind {
                 locks::Kind::Lease => {
@@ -298,14 +304,7 @@ impl<'a> Scene<'a> {
             out.refuse_at(self, *holder, code, what, why, later);
             plain = false;
         }
-        let Seen { owner, signal, .. } = file;
-        if *owner != Owner::None || *signal != 0 || file.flags & O_ASYNC != 0 {
-            let what = format!("{}, which sends signal {signal} to {owner:?}", file.show());
-            let why = "its signals (fcntl(2), F_SETOWN, F_SETSIG, O_ASYNC) would not come any more";
-            out.refuse(self, file, "file/owner", what, why, later);
-            plain = false;
-        }
-        plain
+        Ok(plain)
     }
 
     /// Whether a process of the tree gets the signals of this file, which belongs to the outside.
@@ -514,7 +513,8 @@ fn find(subjects: &[&Subject]) -> Result<(Vec<Entry>, Vec<Seen>)> {
             reach: path::reach(&link, &asked.stat)?,
             link,
             stat: asked.stat,
-            flags: first.info.flags as i32 & !libc::O_CLOEXEC,
+            flags: first.info.flags as i32 & !(libc::O_CLOEXEC | O_ASYNC),
+            is_asynchronous: first.info.flags as i32 & O_ASYNC != 0,
             pos: first.info.pos,
             locks,
             owner: asked.owner,

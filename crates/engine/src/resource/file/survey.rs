@@ -8,7 +8,7 @@ use bardo_kernel::kcmp;
 use serde::Serialize;
 
 use super::scene::{Entry, Holder, Scene, Seen, unite};
-use super::{KINDS, lock, table};
+use super::{KINDS, external, lock, owner, table};
 use crate::error::{Doing, Error, Refusal, Result, Who};
 use crate::resource::memory::Shared;
 use crate::subject::Subject;
@@ -33,7 +33,7 @@ impl Collected {
         Ok(())
     }
 
-    /// Adds a record that comes after those of all open files, for it names some. These are numbered from 1.
+    /// Adds a record that comes after those of all open files and tables, for it names some. These are numbered from 1.
     ///
     /// # Errors
     /// [`Error::Bug`] where serde can't write it.
@@ -68,6 +68,11 @@ impl Collected {
         remedy: &str,
     ) {
         self.refusals.push(scene.subjects[holder.subject].refusal(code, Some(holder.fd), what, why, remedy));
+    }
+
+    /// Whether this open file belongs to the outside.
+    pub(super) fn is_external(&self, id: u64) -> bool {
+        self.records.iter().any(|(kind, of, _)| *kind == external::NAME && *of == id)
     }
 
     /// Names something that belongs to the outside; several open files of it have one name.
@@ -146,9 +151,10 @@ pub fn survey(
         let kind = kind.ok_or_else(|| Error::Bug(format!("no kind of file claims {}", file.show())))?;
         kind.collect(file, &scene, &mut out)?;
     }
+    table::collect(&scene, &mut out)?;
     let late = std::mem::take(&mut out.late);
     out.records.extend(late);
-    table::collect(&scene, &mut out)?;
+    owner::collect(&scene, &mut out)?;
     lock::collect(&scene, &mut out)?;
     refusals.append(&mut out.refusals);
     let mut held = BTreeMap::new();
