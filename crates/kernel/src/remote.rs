@@ -242,7 +242,7 @@ pub fn unmap_and_set(
     data.area = at;
     data.area_len = len;
     data.unmap_len = len;
-    let way_out = WayOut::of(thread.tid(), place.range());
+    let mut way_out = WayOut::of(thread.tid(), place.range());
     let slot = place.write(mem, 0, data)?;
     thread.set_registers(&registers.at(slot + arch::slot_entries().unmap))?;
     let mut thread = thread;
@@ -277,7 +277,7 @@ pub struct Visit<'p> {
 
 impl<'p> Visit<'p> {
     /// Sends a stopped thread into the stub. `area` is a free stretch of [`AREA_LEN`] bytes of its address space, `mem`
-    /// its `/proc/PID/mem`, `pidfd` its process.
+    /// its `/proc/PID/mem`, `pidfd` its process. `suspended`: seccomp filters of its threads are suspended.
     ///
     /// # Errors
     /// The call that failed; the thread was let go of and is where it was, or gone.
@@ -287,6 +287,7 @@ impl<'p> Visit<'p> {
         pidfd: BorrowedFd<'_>,
         place: Place,
         area: u64,
+        suspended: bool,
     ) -> Result<Visit<'p>> {
         let boxes = [
             Mailbox::new(control::SIZE, ARENA, AREA_LEN / 2 - ARENA, area),
@@ -315,7 +316,9 @@ impl<'p> Visit<'p> {
         for mailbox in &boxes {
             mailbox.prepare(&pages, area);
         }
-        let lifeline = Some(Lifeline::hold(Rc::clone(&pages), 0)?);
+        let line = Rc::clone(&pages);
+        let lifeline =
+            Some(if suspended { Lifeline::hold_for_traced(line, 0)? } else { Lifeline::hold(line, 0)? });
         let first = Some(thread.resume(0)?);
         Ok(Visit { mem, place, first, registers, mask, boxes, area, pages, lifeline, way_out })
     }
@@ -340,7 +343,7 @@ impl<'p> Visit<'p> {
     /// # Errors
     /// As [`Visit::run`]; the thread was let go of.
     pub fn run_in(&mut self, held: Held, batch: &mut Batch) -> Result<Held> {
-        let way_out = WayOut::of(held.thread.tid(), self.place.range());
+        let mut way_out = WayOut::of(held.thread.tid(), self.place.range());
         match self.run_in_slot(held, batch) {
             Ok(held) => {
                 way_out.taken();
@@ -349,6 +352,11 @@ impl<'p> Visit<'p> {
             Err(failed) => {
                 // The first thread unmaps the area as it goes: not before this one is out.
                 let first = self.first.take().map(to_interrupt_stop);
+                match &first {
+                    Some(Ok(first)) => _ = first.outlive().or_else(|_| first.outlive()),
+                    _ => way_out::judge_again(self.way_out.tid()),
+                }
+                way_out::judge_again(way_out.tid());
                 drop(self.lifeline.take());
                 drop(way_out);
                 if let Some(Ok(_)) = first {
@@ -397,6 +405,14 @@ impl<'p> Visit<'p> {
         }
         self.way_out.taken();
         Ok(held)
+    }
+}
+
+impl Drop for Visit<'_> {
+    fn drop(&mut self) {
+        if self.lifeline.is_some() && !self.way_out.is_taken() {
+            way_out::judge_again(self.way_out.tid());
+        }
     }
 }
 

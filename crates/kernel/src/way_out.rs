@@ -32,8 +32,18 @@ impl WayOut {
         WayOut { tid, stub, taken: false }
     }
 
+    /// Whether it was said to be.
+    pub fn is_taken(&self) -> bool {
+        self.taken
+    }
+
+    /// Whom it watches over.
+    pub fn tid(&self) -> i32 {
+        self.tid
+    }
+
     /// The thread is out, or somebody else looks after it.
-    pub fn taken(mut self) {
+    pub fn taken(&mut self) {
         self.taken = true;
     }
 }
@@ -60,7 +70,11 @@ pub fn run_out(tid: i32, stub: (u64, u64)) -> crate::Result<Stopped> {
         match thread.registers() {
             Ok(registers) if !(stub.0..stub.1).contains(&registers.ip()) => return Ok(thread),
             Ok(_) => {
-                let _ = thread.resume_with_its_signal();
+                // It may be in its own code before we have it again: there its seccomp filters are to be in force. What is
+                // still before it in the stub passes them.
+                if thread.outlive().or_else(|_| thread.outlive()).is_ok() {
+                    let _ = thread.resume_with_its_signal();
+                }
             }
             // Where it is gone, the next look tells.
             Err(_) => {}
@@ -69,6 +83,14 @@ pub fn run_out(tid: i32, stub: (u64, u64)) -> crate::Result<Stopped> {
             let _ = stand(tid)?.detach(0);
             return Err(failed(libc::ETIMEDOUT, format!("waiting until thread {tid} is out of the stub")));
         }
+    }
+}
+
+/// Puts the seccomp filters of a seized thread in force again, where they were suspended, before it may leave the stub by itself.
+pub fn judge_again(tid: i32) {
+    if let Ok(thread) = stand(tid) {
+        let _ = thread.outlive().or_else(|_| thread.outlive());
+        let _ = thread.resume_with_its_signal();
     }
 }
 
