@@ -71,7 +71,10 @@ refusals! {
     lease: "lease", ["lease"];
     system_v_memory: "shm", ["SysV"];
     message_queue: "mqueue", ["mqueue"];
-    seccomp: "seccomp", ["seccomp"];
+    seccomp_strict_mode: "seccomp-strict", ["strict mode"];
+    seccomp_that_kills: "seccomp-kill", ["seccomp filters of thread", "munmap"];
+    seccomp_that_asks: "seccomp-notify", ["to another process to answer"];
+    user_dispatch: "user-dispatch", ["PR_SET_SYSCALL_USER_DISPATCH"];
     io_uring: "io_uring", ["io_uring"];
     userfaultfd: "userfaultfd", ["userfaultfd"];
     proc_file_of_outside: "proc-file-outside", ["/proc/", "file/proc"];

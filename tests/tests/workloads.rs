@@ -58,6 +58,7 @@ workloads! {
     registers: "task/registers";
     robust: "task/robust";
     rseq: "task/rseq";
+    seccomp: "task/seccomp";
     signals: "task/signals";
     stopped: "task/stopped";
     threads: "task/threads";

@@ -32,6 +32,33 @@ static void *touch_user_memory(size_t size)
     return at;
 }
 
+static int block_ends[2];
+static atomic_int blocked;
+
+/* Reads for ever, under a filter that allows little more than that, or in strict mode. */
+static void *read_for_ever(void *argument)
+{
+    struct sock_filter code[] = {
+        { BPF_LD | BPF_W | BPF_ABS, 0, 0, offsetof(struct seccomp_data, nr) },
+        { BPF_JMP | BPF_JEQ | BPF_K, 1, 0, SYS_read },
+        { BPF_RET | BPF_K, 0, 0, SECCOMP_RET_KILL_THREAD },
+        { BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ALLOW },
+    };
+    struct sock_fprog program = { 4, code };
+    char byte;
+    must(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
+    if (argument)
+        must(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program));
+    else
+        must(prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT));
+    atomic_store(&blocked, 1);
+    for (;;)
+        must(read(block_ends[0], &byte, 1));
+}
+
+/* System calls from anywhere are dispatched, but for those while this byte says otherwise. */
+static char selector;
+
 static void *sleep_for_ever(void *argument)
 {
     for (;;)
@@ -196,11 +223,28 @@ int main(int argc, char **argv)
         snprintf(queue, sizeof queue, "/bardo-test-mqueue-%d", getpid());
         have(mq_open(queue, O_RDWR | O_CREAT, 0600, NULL));
     }
-    is("seccomp") {
-        struct sock_filter allow[] = { { BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ALLOW } };
-        struct sock_fprog program = { 1, allow };
+    is("seccomp-notify") {
+        struct sock_filter ask[] = {
+            { BPF_LD | BPF_W | BPF_ABS, 0, 0, offsetof(struct seccomp_data, nr) },
+            { BPF_JMP | BPF_JEQ | BPF_K, 0, 1, SYS_getpgid },
+            { BPF_RET | BPF_K, 0, 0, SECCOMP_RET_USER_NOTIF },
+            { BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ALLOW },
+        };
+        struct sock_fprog program = { 4, ask };
         must(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
         have(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program));
+    }
+    else if (strcmp(what, "seccomp-kill") == 0 || strcmp(what, "seccomp-strict") == 0)
+    {
+        pthread_t thread;
+        must(pipe(block_ends));
+        void *filter = strcmp(what, "seccomp-kill") == 0 ? &block_ends : NULL;
+        must_pthread(pthread_create(&thread, NULL, read_for_ever, filter));
+        while (!atomic_load(&blocked))
+            sleep_ms(1);
+    }
+    is("user-dispatch") {
+        have(prctl(59 /* PR_SET_SYSCALL_USER_DISPATCH */, 1 /* PR_SYS_DISPATCH_ON */, 0, 0, &selector));
     }
     is("io_uring") {
         unsigned parameters[30] = { 0 };

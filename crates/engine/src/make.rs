@@ -6,7 +6,7 @@
 mod adopt;
 mod group;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::Read;
 
 use bardo_image::Reader;
@@ -28,6 +28,7 @@ use crate::resource::memory::{MemoryImage, Places, Site};
 use crate::resource::task::limit::Limits;
 use crate::resource::task::posix_timer::PosixTimers;
 use crate::resource::task::process::Life;
+use crate::resource::task::seccomp::Installation;
 use crate::resource::task::signal::Pending;
 use crate::resource::task::sleep::{Call, Sleep};
 use crate::resource::task::thread::Thread;
@@ -61,6 +62,8 @@ pub struct Tree<'a> {
     born: Option<Born>,
     watch: &'a dyn Watch,
     pinned: Option<Pinned>,
+    /// Threads whose seccomp filters are suspended, by the tids we see.
+    suspended: HashMap<i32, Running>,
     /// Threads that job control has stopped.
     stopped: Vec<Stopped>,
     /// All threads that job control has stopped, in our hands or not.
@@ -102,7 +105,8 @@ impl<'a> Tree<'a> {
             .doing("finding addresses that are free in every process", None)?;
         let cpu = procfs::stat::read(std::process::id() as i32).map_or(0, |stat| stat.processor);
         let pinned = Pinned::to(cpu as usize);
-        let shelf = Shelf::build(base, layout).doing("building the shelf", None)?;
+        let shelf = Shelf::build(base, layout, plan.threads.iter().any(|thread| thread.seccomp.is_some()))
+            .doing("building the shelf", None)?;
         let mut tree = Tree {
             plan,
             space,
@@ -112,6 +116,7 @@ impl<'a> Tree<'a> {
             born: None,
             watch,
             pinned,
+            suspended: HashMap::new(),
             stopped: Vec::new(),
             stopped_tids: HashSet::new(),
             committed: false,
@@ -419,6 +424,7 @@ impl<'a> Tree<'a> {
             let life = self.life(member)?;
             let records = member.threads.iter().map(|thread| &self.plan.threads[thread.record].pending);
             let queued = records.chain([&life.pending]).flat_map(Pending::timers).collect();
+            self.put_filters(member, life)?;
             for thread in &member.threads {
                 let record = &self.plan.threads[thread.record];
                 let leader = thread.slot == member.slot;
@@ -457,6 +463,43 @@ impl<'a> Tree<'a> {
         Ok(())
     }
 
+    /// Seccomp filters, while the threads still have our rights. From here on they are ours, so that nothing is judged.
+    fn put_filters(&mut self, member: &Member, life: &Life) -> Result<()> {
+        let who = self.who(member);
+        let records: Vec<&Thread> = member.threads.iter().map(|t| &self.plan.threads[t.record]).collect();
+        let installation = Installation::of(&life.seccomp_filters, &records)
+            .doing("putting seccomp filters back", Some(&who))?;
+        let Some(installation) = installation else { return Ok(()) };
+        for (at, tid) in self.seen_tids(member)?.into_iter().enumerate() {
+            if installation.concerns(at) {
+                let running =
+                    Running::seize_for_life_suspended(tid).doing("suspending seccomp filters", Some(&who))?;
+                self.suspended.insert(tid, running);
+            }
+        }
+        let mut batches = Batches::new(self.shelf.room());
+        installation.shared(&mut batches);
+        for batch in batches.iter_mut() {
+            self.run_leader(member, batch, "putting seccomp filters back")?;
+        }
+        for (at, thread) in member.threads.iter().enumerate() {
+            let mut batches = Batches::new(self.shelf.room());
+            installation.own(at, &mut batches);
+            for batch in batches.iter_mut() {
+                self.run(thread.slot, self.pids[member.index], batch, "putting seccomp filters back", &who)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A thread that is ours from here on, and dies with us.
+    fn trace(&mut self, tid: i32, who: &Who) -> Result<Running> {
+        match self.suspended.remove(&tid) {
+            Some(running) => Ok(running),
+            None => Running::seize_for_life(tid).doing("tracing a thread", Some(who)),
+        }
+    }
+
     /// Has a parent fetch the news of its children's stops that it had fetched already.
     fn fetch_stops(&self, parent: &Member, batch: &mut Batch) {
         for child in self.plan.members.iter().filter(|child| child.parent == Some(parent.index)) {
@@ -474,7 +517,7 @@ impl<'a> Tree<'a> {
         let who = self.who(member);
         let mut running = Vec::new();
         for tid in self.seen_tids(member)? {
-            running.push(Running::seize_for_life(tid).doing("tracing a thread", Some(&who))?);
+            running.push(self.trace(tid, &who)?);
         }
         // Of the signals that stop, only SIGSTOP isn't blocked here; the thread that takes it is told another one.
         ptrace::kill(self.pids[member.index], libc::SIGSTOP).doing("stopping a process", Some(&who))?;
@@ -540,13 +583,13 @@ impl<'a> Tree<'a> {
                 let thread_stopped = match early {
                     Some(at) => self.stopped.swap_remove(at),
                     None => {
-                        let running = Running::seize_for_life(tid).doing("tracing a thread", Some(&who))?;
+                        let running = self.trace(tid, &who)?;
                         remote::to_interrupt_stop(running).doing("stopping a thread", Some(&who))?
                     }
                 };
                 let held =
                     self.prepare(thread.slot, thread_stopped, record, (self.pids[member.index], tid), &who)?;
-                all.push((member, thread.slot, held));
+                all.push((member, thread.slot, record.seccomp.is_some(), held));
             }
         }
         let job_stopped: Vec<i32> =
@@ -558,10 +601,11 @@ impl<'a> Tree<'a> {
         };
         // Nobody dies with us any more by the kernel's hand, but still by the shelf's, or the guardian's.
         let mut ready = Vec::with_capacity(all.len());
-        for (member, slot, (stopped, registers, mask)) in all {
+        for (member, slot, suspended, (stopped, registers, mask)) in all {
             let who = self.who(member);
             self.shelf.set_return(slot, &registers.resumed(), mask);
-            stopped.outlive().doing("letting a thread outlive us", Some(&who))?;
+            let outlive = if suspended { stopped.outlive_suspended() } else { stopped.outlive() };
+            outlive.doing("letting a thread outlive us", Some(&who))?;
             let running = stopped.resume(0).doing("letting a thread wait", Some(&who))?;
             ready.push(Ready { slot, running, registers, mask });
         }
@@ -630,6 +674,9 @@ impl<'a> Tree<'a> {
             if self.stopped_tids.contains(&tid) && self.pids.contains(&tid) {
                 crate::freeze::settle(tid);
             }
+        }
+        for tid in &late {
+            way_out::judge_again(*tid);
         }
         self.shelf.abandon();
         for tid in late {

@@ -13,6 +13,7 @@ use crate::make::Tree;
 use crate::plan::Plan;
 use crate::resource::file::Pool;
 use crate::resource::memory::{MappedFiles, MemoryImage};
+use crate::resource::task::seccomp;
 pub use crate::source::Source;
 use crate::space::Space;
 use crate::watch::{Stage, Watch};
@@ -166,6 +167,7 @@ fn check(plan: &Plan, memory: &MemoryImage, space: &Space, request: &Request) ->
         });
     }
     unfit.extend(space.check(plan));
+    unfit.extend(seccomp::check(&plan.threads)?);
     unfit.extend(memory.check(request.files)?);
     if !unfit.is_empty() {
         unfit.sort();

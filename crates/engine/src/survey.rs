@@ -16,6 +16,7 @@ use crate::resource::file::{self, Files};
 use crate::resource::memory::{self, Shared, Space};
 use crate::resource::task::posix_timer;
 use crate::resource::task::process::Process;
+use crate::resource::task::seccomp::Filters;
 use crate::resource::task::thread::Thread;
 use crate::subject::Subject;
 use crate::visit::{Asks, visit};
@@ -63,14 +64,28 @@ pub fn look(frozen: &mut Frozen, externals: &[String], watch: &dyn Watch) -> Res
             continue;
         }
         look_outside(process, &ours, &known, &mut refusals)?;
+        let seccomp = if process.subject.status.is_dead() {
+            Filters::default()
+        } else {
+            let seccomp = Filters::look(process, &mut refusals)?;
+            seccomp.judge_continuation(&process.subject, &mut process.threads, &mut refusals)?;
+            seccomp
+        };
         if refusals.len() > before {
             // What can't be saved isn't visited either: a seccomp filter could kill it for our calls.
             processes.push(Process::take(&process.subject, process.stopped_by, None));
             continue;
         }
-        let mut asks =
-            Asks { stopped_children: &stopped_children[index], told: &mut told, refusals: &mut refusals };
-        let (life, brk) = visit(process, &mut asks, &mut threads, &mut cleaned, watch)?;
+        let mut asks = Asks {
+            stopped_children: &stopped_children[index],
+            told: &mut told,
+            seccomp,
+            refusals: &mut refusals,
+        };
+        let Some((life, brk)) = visit(process, &mut asks, &mut threads, &mut cleaned, watch)? else {
+            processes.push(Process::take(&process.subject, process.stopped_by, None));
+            continue;
+        };
         processes.push(Process::take(&process.subject, process.stopped_by, Some(life)));
         let space = memory::survey(&process.subject, brk, &mut shared, &mut refusals)?;
         spaces.push((index, space));
@@ -193,21 +208,18 @@ fn look_outside(
         return Ok(());
     }
     for thread in &process.threads {
-        let status =
-            procfs::status::read_thread(subject.pid(), thread.tid).doing("reading a thread's status", who)?;
-        let mode = status.seccomp.unwrap_or(0);
-        if mode != 0 {
+        if let Some(held) = &thread.held
+            && held.thread.user_dispatch().doing("asking for syscall user dispatch", who)?.is_some()
+        {
             refuse(
-                "task/seccomp",
+                "task/user-dispatch",
                 format!(
-                    "thread {} is under seccomp ({})",
-                    thread.tid,
-                    if mode == 1 { "strict" } else { "filters" }
+                    "thread {} has its system calls dispatched (PR_SET_SYSCALL_USER_DISPATCH)",
+                    thread.tid
                 ),
-                "the filter would have to be read and set again, and would judge bardo's own calls",
+                "bardo's own calls in it would become signals to the program",
                 later,
             );
-            break;
         }
         let stat =
             procfs::stat::read_thread(subject.pid(), thread.tid).doing("reading a thread's stat", who)?;

@@ -16,6 +16,7 @@ use crate::error::{Doing, Error, Refusal, Result, Who};
 use crate::freeze::Process as FrozenProcess;
 use crate::resource::task::posix_timer::{self, OwnerAsked, PosixTimers, TimersAsked};
 use crate::resource::task::process::{Life, ProcessAsked};
+use crate::resource::task::seccomp::Filters;
 use crate::resource::task::signal::Pending;
 use crate::resource::task::thread::{Thread, ThreadAsked};
 use crate::survey::show_steps;
@@ -31,11 +32,13 @@ pub struct Asks<'a> {
     pub stopped_children: &'a [i32],
     /// Those of which it has.
     pub told: &'a mut Vec<i32>,
+    /// What judges its system calls.
+    pub seccomp: Filters,
     /// What stands in the way.
     pub refusals: &'a mut Vec<Refusal>,
 }
 
-/// Asks inside a process what can't be seen from outside.
+/// Asks inside a process what can't be seen from outside. None where that was refused: it wasn't entered.
 ///
 /// # Errors
 /// The process is as it was, or gone.
@@ -45,8 +48,8 @@ pub fn visit(
     records: &mut Vec<Thread>,
     cleaned: &mut Vec<String>,
     watch: &dyn Watch,
-) -> Result<(Life, u64)> {
-    let FrozenProcess { subject, threads, .. } = process;
+) -> Result<Option<(Life, u64)>> {
+    let FrozenProcess { subject, threads, stopped_by } = process;
     let who = subject.who.clone();
     let pid = (subject.pid(), subject.own_pid);
     let read_areas = || maps::read(subject.pid()).doing("reading the memory map", Some(&who));
@@ -87,11 +90,22 @@ pub fn visit(
     leader_timers.after(&mut batch);
     let stops: Vec<(i32, Arg)> =
         asks.stopped_children.iter().map(|child| (*child, ask_stop(*child, &mut batch))).collect();
+    // The other threads' questions, and those about timers, are like these.
+    let before = asks.refusals.len();
+    let mut timers_like_those = TimersAsked::ask(&timers, AREA_LEN / 2);
+    let batches = std::iter::once(&batch).chain(timers_like_those.batches().map(|batch| &*batch));
+    asks.seccomp.judge(subject, batches, asks.refusals);
+    if asks.refusals.len() > before {
+        return Ok(None);
+    }
     show_steps(subject.pid(), &batch, watch);
 
     let leader = &mut threads[0];
+    asks.seccomp.suspend(leader).doing("suspending seccomp filters", Some(&who))?;
     let held = leader.held.take().ok_or_else(|| lost(&who, leader.tid))?;
-    let mut visit = Visit::enter(held, mem.as_fd(), subject.pidfd.as_fd(), place, area)
+    // What it would do by itself, with bardo killed, has to wait until the kernel's own hold on it is there again.
+    let careful = asks.seccomp.any() || stopped_by.is_some();
+    let mut visit = Visit::enter(held, mem.as_fd(), subject.pidfd.as_fd(), place, area, careful)
         .doing("entering the process", Some(&who))?;
     visit.run(&mut batch).doing("asking inside the process", Some(&who))?;
     let mut others = Vec::new();
@@ -100,6 +114,7 @@ pub fn visit(
         let mut asked_timers = OwnerAsked::before(&timers, &mut batch);
         let asked = ThreadAsked::ask(&mut batch);
         asked_timers.after(&mut batch);
+        asks.seccomp.suspend(thread).doing("suspending seccomp filters", Some(&who))?;
         let held = thread.held.take().ok_or_else(|| lost(&who, thread.tid))?;
         let held = visit.run_in(held, &mut batch).doing("asking inside a thread", Some(&who))?;
         others.push((asked, asked_timers, batch));
@@ -117,8 +132,9 @@ pub fn visit(
     let mut timer_owners = BTreeMap::new();
     for (thread, (asked, timers, batch)) in threads.iter().zip(answers) {
         let held = thread.held.as_ref().ok_or_else(|| lost(&who, thread.tid))?;
-        let record = Thread::take(pid, held, thread.sleep.clone(), asked, batch)
+        let mut record = Thread::take(pid, held, thread.sleep.clone(), asked, batch)
             .doing("reading a thread's state", Some(&who))?;
+        record.seccomp = asks.seccomp.of(thread.tid).cloned();
         for timer in timers.moved(batch) {
             // The leader is asked first, while the others stand still; later it may move beside them.
             timer_owners.entry(timer).or_insert(record.tid);
@@ -146,8 +162,9 @@ pub fn visit(
             ));
         }
     }
-    let life = Life::take(subject, pending, posix_timers, &process_asked, &batch)
+    let mut life = Life::take(subject, pending, posix_timers, &process_asked, &batch)
         .doing("reading the process's state", Some(&who))?;
+    life.seccomp_filters = std::mem::take(&mut asks.seccomp.all);
     for (child, answer) in stops {
         // si_pid is set where there is news.
         if batch.output(answer, 20)[16..20] == [0; 4] {
@@ -155,7 +172,7 @@ pub fn visit(
         }
     }
     let brk = process_asked.brk(&batch).doing("asking for the program break", Some(&who))?;
-    Ok((life, brk))
+    Ok(Some((life, brk)))
 }
 
 /// What is mapped, as ranges in order.

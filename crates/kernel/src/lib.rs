@@ -4,6 +4,7 @@
 //! All calls pass [`gate`]; whatever differs between architectures is in [`arch`].
 
 pub mod arch;
+pub mod bpf;
 pub mod epoll;
 pub mod error;
 pub mod eventfd;
@@ -12,6 +13,7 @@ pub mod fs;
 pub mod gate;
 pub mod guardian;
 pub mod kcmp;
+mod keeper;
 pub mod mailbox;
 pub mod mmap;
 pub mod namespace;

@@ -14,6 +14,7 @@ use syscalls::Sysno;
 
 use crate::error::{Errno, Failed, Result};
 use crate::gate::syscall;
+use crate::keeper::Keeper;
 
 /// Flags of memfd_create(2).
 pub mod memfd {
@@ -125,7 +126,7 @@ impl SharedPages {
         self.len == 0
     }
 
-    fn check(&self, offset: usize, len: usize, align: usize) -> usize {
+    pub(crate) fn check(&self, offset: usize, len: usize, align: usize) -> usize {
         assert!(
             offset.is_multiple_of(align) && offset.checked_add(len).is_some_and(|end| end <= self.len),
             "shared pages of {} bytes: {len} bytes at {offset}",
@@ -222,12 +223,23 @@ impl Drop for SharedPages {
 
 /// `struct robust_list_head` (linux/futex.h) with its one entry.
 #[repr(C)]
-struct RobustHead {
+pub(crate) struct RobustHead {
     first: usize,
     offset: isize,
     pending: usize,
     /// The one entry: its link leads back to the head.
     entry: usize,
+}
+
+impl RobustHead {
+    /// Lays a head out that leads to the futex at `word`.
+    pub(crate) fn lay(head: &mut [usize; 4], word: usize) {
+        let at = head.as_ptr() as usize;
+        let entry = at + std::mem::offset_of!(RobustHead, entry);
+        head[0] = entry;
+        head[1] = word.wrapping_sub(entry);
+        head[3] = at;
+    }
 }
 
 /// The kernel's promise to tell others when the calling thread dies, however it dies: a robust futex
@@ -239,12 +251,19 @@ struct RobustHead {
 pub struct Lifeline {
     pages: Rc<SharedPages>,
     offset: usize,
-    head: Box<[usize; 4]>,
-    old: (u64, u64),
+    holder: Holder,
+}
+
+#[derive(Debug)]
+enum Holder {
+    /// This thread; with the list that it had before.
+    Us { head: Box<[usize; 4]>, old: (u64, u64) },
+    /// A process of ours.
+    Keeper { _keeper: Keeper },
 }
 
 const _: () = assert!(size_of::<RobustHead>() == size_of::<[usize; 4]>());
-const FUTEX_WAITERS: u32 = 0x8000_0000;
+pub(crate) const FUTEX_WAITERS: u32 = 0x8000_0000;
 
 impl Lifeline {
     /// Takes hold of the word at `offset`.
@@ -252,16 +271,18 @@ impl Lifeline {
         let word = pages.check(offset, 4, 4);
         let old = crate::ptrace::robust_list(0)?;
         let mut head = Box::new([0usize; 4]);
-        let at = head.as_ptr() as usize;
-        let entry = at + std::mem::offset_of!(RobustHead, entry);
-        head[0] = entry;
-        head[1] = word.wrapping_sub(entry);
-        head[3] = at;
-        set_robust_list(at, size_of::<[usize; 3]>())?;
+        RobustHead::lay(&mut head, word);
+        set_robust_list(head.as_ptr() as usize, size_of::<[usize; 3]>())?;
         // From here on the list goes back to libc's, however this ends.
-        let lifeline = Lifeline { pages, offset, head, old };
+        let lifeline = Lifeline { pages, offset, holder: Holder::Us { head, old } };
         lifeline.pages.store(offset, gettid()? | FUTEX_WAITERS);
         Ok(lifeline)
+    }
+
+    /// The same, but those who see it break see it after every thread that we trace is free ([`crate::keeper`]).
+    pub fn hold_for_traced(pages: Rc<SharedPages>, offset: usize) -> Result<Lifeline> {
+        let _keeper = Keeper::hold(&pages, offset)?;
+        Ok(Lifeline { pages, offset, holder: Holder::Keeper { _keeper } })
     }
 }
 
@@ -269,8 +290,10 @@ impl Drop for Lifeline {
     fn drop(&mut self) {
         self.pages.store(self.offset, 0);
         self.pages.wake(self.offset, i32::MAX as u32);
-        let _ = set_robust_list(self.old.0 as usize, self.old.1 as usize);
-        self.head[0] = 0;
+        if let Holder::Us { head, old } = &mut self.holder {
+            let _ = set_robust_list(old.0 as usize, old.1 as usize);
+            head[0] = 0;
+        }
     }
 }
 

@@ -32,6 +32,9 @@ const PEEKSIGINFO: usize = 0x4209;
 const GETSIGINFO: usize = 0x4202;
 const GET_RSEQ_CONFIGURATION: usize = 0x420f;
 const GETEVENTMSG: usize = 0x4201;
+const SECCOMP_GET_FILTER: usize = 0x420c;
+const SECCOMP_GET_METADATA: usize = 0x420d;
+const GET_SYSCALL_USER_DISPATCH_CONFIG: usize = 0x4211;
 
 const NT_PRSTATUS: usize = 1;
 const NT_X86_XSTATE: usize = 0x202;
@@ -40,6 +43,8 @@ const NT_X86_XSTATE: usize = 0x202;
 const O_TRACESYSGOOD: usize = 1;
 /// The tracer's death kills the tracee.
 const O_EXITKILL: usize = 1 << 20;
+/// The thread's seccomp filters don't judge what it calls, as long as it is ours.
+const O_SUSPEND_SECCOMP: usize = 1 << 21;
 
 const EVENT_STOP: i32 = 128;
 
@@ -102,6 +107,16 @@ impl Running {
     /// Seizes a thread that dies if we do, until [`Stopped::outlive`].
     pub fn seize_for_life(tid: i32) -> Result<Running> {
         ptrace(SEIZE, tid, 0, O_TRACESYSGOOD | O_EXITKILL, "PTRACE_SEIZE, PTRACE_O_EXITKILL")?;
+        Ok(Running { tid })
+    }
+
+    /// The same for a thread that is under seccomp, or is about to be: its filters judge nothing while it is ours.
+    ///
+    /// # Errors
+    /// As [`Stopped::suspend_seccomp`].
+    pub fn seize_for_life_suspended(tid: i32) -> Result<Running> {
+        let options = O_TRACESYSGOOD | O_EXITKILL | O_SUSPEND_SECCOMP;
+        ptrace(SEIZE, tid, 0, options, "PTRACE_SEIZE, PTRACE_O_EXITKILL | PTRACE_O_SUSPEND_SECCOMP")?;
         Ok(Running { tid })
     }
 
@@ -211,6 +226,80 @@ impl Stopped {
     /// From now on our death lets it go instead of killing it.
     pub fn outlive(&self) -> Result<()> {
         ptrace(SETOPTIONS, self.tid, 0, O_TRACESYSGOOD, "PTRACE_SETOPTIONS").map(drop)
+    }
+
+    /// As [`Stopped::outlive`], with its seccomp filters still suspended.
+    pub fn outlive_suspended(&self) -> Result<()> {
+        let options = O_TRACESYSGOOD | O_SUSPEND_SECCOMP;
+        ptrace(SETOPTIONS, self.tid, 0, options, "PTRACE_SETOPTIONS, PTRACE_O_SUSPEND_SECCOMP").map(drop)
+    }
+
+    /// From now on its seccomp filters, or strict mode, judge nothing, until it is let go or we end.
+    ///
+    /// # Errors
+    /// EPERM: that needs CAP_SYS_ADMIN in the first user namespace, and that we aren't under seccomp ourselves.
+    /// EINVAL: the kernel lacks CONFIG_CHECKPOINT_RESTORE.
+    pub fn suspend_seccomp(&self) -> Result<()> {
+        self.outlive_suspended()
+    }
+
+    /// Its seccomp filter of this index, the oldest being 0: instructions as eight bytes each (`struct sock_filter`). None
+    /// where it has no such filter.
+    ///
+    /// # Errors
+    /// EACCES: that needs CAP_SYS_ADMIN in the first user namespace, and that we aren't under seccomp ourselves.
+    pub fn seccomp_filter(&self, index: usize) -> Result<Option<Vec<u8>>> {
+        const INSTRUCTION: usize = 8;
+        const NAME: &str = "PTRACE_SECCOMP_GET_FILTER";
+        let len = match ptrace(SECCOMP_GET_FILTER, self.tid, index, 0, NAME) {
+            Err(e) if e.is(libc::ENOENT) => return Ok(None),
+            // It has none at all.
+            Err(e) if e.is(libc::EINVAL) && index == 0 => return Ok(None),
+            other => other?,
+        };
+        // BPF_MAXINSNS: no filter is longer. The thread stands still: it gets no other one in between.
+        if len > 4096 {
+            return Err(Failed::unexpected(format!("a seccomp filter of {len} instructions")));
+        }
+        let mut program = vec![0u8; len * INSTRUCTION];
+        let again = ptrace(SECCOMP_GET_FILTER, self.tid, index, program.as_mut_ptr() as usize, NAME)?;
+        if again != len {
+            return Err(Failed::unexpected(format!(
+                "a seccomp filter of {len} instructions, then of {again}"
+            )));
+        }
+        Ok(Some(program))
+    }
+
+    /// The SECCOMP_FILTER_FLAG_… that can still be told of this filter: LOG alone.
+    ///
+    /// # Errors
+    /// As [`Stopped::seccomp_filter`].
+    pub fn seccomp_flags(&self, index: usize) -> Result<u64> {
+        // struct seccomp_metadata {u64 filter_off; u64 flags} (linux/ptrace.h)
+        let mut metadata = [index as u64, 0];
+        let at = metadata.as_mut_ptr() as usize;
+        ptrace(SECCOMP_GET_METADATA, self.tid, size_of_val(&metadata), at, "PTRACE_SECCOMP_GET_METADATA")?;
+        Ok(metadata[1])
+    }
+
+    /// Its syscall user dispatch (prctl(2), PR_SET_SYSCALL_USER_DISPATCH): where system calls outside a range of addresses become
+    /// SIGSYS. None where it is off, or the kernel (before 6.4) doesn't tell.
+    pub fn user_dispatch(&self) -> Result<Option<UserDispatch>> {
+        let mut dispatch = UserDispatch::default();
+        let (len, at) = (size_of::<UserDispatch>(), &raw mut dispatch as usize);
+        match ptrace(
+            GET_SYSCALL_USER_DISPATCH_CONFIG,
+            self.tid,
+            len,
+            at,
+            "PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG",
+        ) {
+            Ok(_) => Ok((dispatch.mode != 0).then_some(dispatch)),
+            // What ptrace(2) doesn't know is EIO.
+            Err(e) if e.is(libc::EIO) => Ok(None),
+            Err(e) => Err(e),
+        }
     }
 
     /// Lets it go for good, delivering `signal` (0: none). A process that job control stopped stays stopped.
@@ -330,6 +419,20 @@ impl Stopped {
         ptrace(GETEVENTMSG, self.tid, 0, &raw mut message as usize, "PTRACE_GETEVENTMSG")?;
         Ok(message)
     }
+}
+
+/// `struct ptrace_sud_config` (linux/ptrace.h).
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct UserDispatch {
+    /// PR_SYS_DISPATCH_…; 0: off.
+    pub mode: u64,
+    /// The address of the byte that says whether calls are dispatched now.
+    pub selector: u64,
+    /// The range of addresses: from where.
+    pub offset: u64,
+    /// And how long it is.
+    pub len: u64,
 }
 
 /// `struct ptrace_rseq_configuration` (linux/ptrace.h).

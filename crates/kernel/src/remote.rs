@@ -276,7 +276,8 @@ pub struct Visit<'p> {
 
 impl<'p> Visit<'p> {
     /// Sends a stopped thread into the stub. `area` is a free stretch of [`AREA_LEN`] bytes of its address space, `mem`
-    /// its `/proc/PID/mem`, `pidfd` its process.
+    /// its `/proc/PID/mem`, `pidfd` its process. `careful`: job control has stopped it, or
+    /// seccomp filters of its threads are suspended; both are in force again only after the kernel has let go of the threads.
     ///
     /// # Errors
     /// The call that failed; the thread was let go of and is where it was, or gone.
@@ -286,6 +287,7 @@ impl<'p> Visit<'p> {
         pidfd: BorrowedFd<'_>,
         place: Place,
         area: u64,
+        careful: bool,
     ) -> Result<Visit<'p>> {
         let boxes = [
             Mailbox::new(control::SIZE, ARENA, AREA_LEN / 2 - ARENA, area),
@@ -314,7 +316,9 @@ impl<'p> Visit<'p> {
         for mailbox in &boxes {
             mailbox.prepare(&pages, area);
         }
-        let lifeline = Some(Lifeline::hold(Rc::clone(&pages), 0)?);
+        let line = Rc::clone(&pages);
+        let lifeline =
+            Some(if careful { Lifeline::hold_for_traced(line, 0)? } else { Lifeline::hold(line, 0)? });
         let first = Some(thread.resume(0)?);
         Ok(Visit { mem, place, first, registers, mask, boxes, area, pages, lifeline, way_out })
     }

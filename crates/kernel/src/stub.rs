@@ -35,6 +35,33 @@ pub struct Step {
     pub result: i64,
 }
 
+/// What stands for an address in a target that isn't known yet.
+pub const STAND_IN: u64 = 0x7000_0000_0000;
+
+/// The calls that the stub makes of its own accord in a checkpoint, and what becomes of a thread that is left alone with one
+/// that fails: it comes out all the same, or not.
+pub const OWN_CALLS: [(Sysno, [u64; 6], Own); 8] = [
+    (Sysno::rt_sigprocmask, [2, STAND_IN, 0, 8, 0, 0], Own::Needed),
+    (Sysno::memfd_create, [STAND_IN, 3, 0, 0, 0, 0], Own::MayFail),
+    // PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED_NOREPLACE
+    (Sysno::mmap, [STAND_IN, crate::remote::AREA_LEN as u64, 3, 0x10_0001, 3, 0], Own::MayFail),
+    (Sysno::close, [3, 0, 0, 0, 0, 0], Own::Needed),
+    (Sysno::rt_sigpending, [STAND_IN, 8, 0, 0, 0, 0], Own::MayFail),
+    (Sysno::futex_waitv, [STAND_IN, 2, 0, 0, 0, 0], Own::MayFail),
+    // FUTEX_WAKE
+    (Sysno::futex, [STAND_IN, 1, 1, 0, 0, 0], Own::Needed),
+    (Sysno::munmap, [STAND_IN, crate::remote::AREA_LEN as u64, 0, 0, 0, 0], Own::Needed),
+];
+
+/// See [`OWN_CALLS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Own {
+    /// The stub comes out, and leaves nothing, without it.
+    MayFail,
+    /// Without it the thread would be left with its signals blocked, or with something of ours.
+    Needed,
+}
+
 /// The size of a step in the target's memory.
 pub const STEP: usize = 72;
 const _: () = assert!(size_of::<Step>() == STEP);
@@ -400,6 +427,17 @@ impl Batch {
             Ok(s) if s.len() > 1 && s.chars().all(|c| !c.is_control()) => format!("{s:?}"),
             _ => format!("data+{at:#x}"),
         }
+    }
+
+    /// Every step's call and arguments, with an address of ours in the place of one in the target.
+    pub fn calls(&self) -> impl Iterator<Item = (Sysno, [u64; 6])> + '_ {
+        self.steps.iter().map(|(nr, args, _)| {
+            let args = args.map(|arg| match arg {
+                Arg::Value(value) => value,
+                Arg::Data(at) => STAND_IN + at as u64,
+            });
+            (*nr, args)
+        })
     }
 
     /// Every step as a person reads it.

@@ -55,7 +55,7 @@ fn a_visit_runs_calls_and_leaves_no_trace() {
     let hole = find_hole(&ranges, AREA_LEN as u64, 0x10000, 0x7fff_ffff_f000).unwrap();
     let pidfd = pidfd::open(pid).unwrap();
 
-    let mut visit = Visit::enter(held, mem.as_fd(), pidfd.as_fd(), place, hole).unwrap();
+    let mut visit = Visit::enter(held, mem.as_fd(), pidfd.as_fd(), place, hole, false).unwrap();
     for _ in 0..100 {
         let mut batch = Batch::new();
         let me = batch.call(Sysno::getpid, []);

@@ -5,6 +5,7 @@ pub mod limit;
 pub mod posix_timer;
 pub mod process;
 pub mod schedule;
+pub mod seccomp;
 pub mod signal;
 pub mod sleep;
 pub mod thread;
@@ -29,7 +30,10 @@ pub fn support() -> Vec<Support> {
 /// What is refused under a code of its own, and what it is.
 const REFUSED: &[(&str, &str)] = &[
     ("task/traced", "a process that another one traces, such as a debugger"),
-    ("task/seccomp", "a thread under seccomp: its filter isn't saved yet, and would judge bardo's own calls"),
+    (
+        "task/user-dispatch",
+        "a thread whose system calls are dispatched to itself (PR_SET_SYSCALL_USER_DISPATCH)",
+    ),
     ("namespace/other", "a process in other namespaces than bardo's (all but pid and user): not saved yet"),
     ("task/root", "a process in another root directory (chroot(2)): run bardo in there"),
     (
@@ -79,7 +83,7 @@ fn kept() -> Vec<Support> {
         Support {
             kind: "task/thread",
             kept: "tid, registers, x87 to AMX, fs and gs base, rseq, robust list, clear_child_tid, name",
-            not_kept: "debug registers (only a tracer sets them); seccomp filters: refused for now",
+            not_kept: "debug registers (only a tracer sets them)",
             privilege: "",
             workload: "task/threads",
         },
@@ -119,6 +123,14 @@ fn kept() -> Vec<Support> {
             not_kept: "keyrings, LSM labels",
             privilege: "CAP_SETUID, CAP_SETGID, CAP_SETPCAP where they differ from the restarter's",
             workload: "task/credentials",
+        },
+        Support {
+            kind: "task/seccomp",
+            kept: "filters of each thread in their order, with SECCOMP_FILTER_FLAG_LOG; what the threads of a process share",
+            not_kept: "that processes share a filter. Refused: strict mode, SECCOMP_RET_USER_NOTIF, and filters that \
+                       would end the thread for a call that bardo makes in it, were bardo killed just then",
+            privilege: "CAP_SYS_ADMIN, in the first user namespace, for the checkpoint too",
+            workload: "task/seccomp",
         },
         Support {
             kind: "task/limit",

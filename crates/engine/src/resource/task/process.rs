@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use super::limit::Limits;
 use super::posix_timer::PosixTimers;
+use super::seccomp::Filter;
 use super::signal::{Actions, ActionsAsked, Pending, answer, words};
 use super::timer::IntervalTimers;
 use crate::subject::Subject;
@@ -97,6 +98,9 @@ pub struct Life {
     /// The extended states that it asked permission for: bit 18 is AMX (ARCH_GET_XCOMP_PERM).
     #[serde(default)]
     pub xstate_permission: u64,
+    /// The seccomp filters of its threads, each once.
+    #[serde(default)]
+    pub seccomp_filters: Vec<Filter>,
 }
 
 const ARCH_GET_XCOMP_PERM: u64 = 0x1022;
@@ -196,6 +200,7 @@ impl Life {
             coredump_filter: single::coredump_filter(pid)?.unwrap_or(0x33),
             oom_score_adj: single::oom_score_adj(pid)?,
             xstate_permission: words(batch.output(asked.xstate_permission, 8))[0],
+            seccomp_filters: Vec::new(),
         })
     }
 

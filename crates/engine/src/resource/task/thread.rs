@@ -11,7 +11,7 @@
 //!
 //! **Put back how**: clone3(2) with the old tid, calls inside for what the kernel keeps, then by ptrace in a stop.
 //!
-//! **Not saved**: CPU time used so far; a seccomp filter, a scheduling deadline (refused).
+//! **Not saved**: CPU time used so far; a scheduling deadline (refused).
 
 use bardo_image::Blob;
 use bardo_kernel::arch::Registers;
@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use super::credential::{Credentials, CredentialsAsked};
 use super::schedule::Schedule;
+use super::seccomp::Chain;
 use super::signal::{AltStack, Pending, answer, words};
 use super::sleep::Sleep;
 
@@ -76,6 +77,9 @@ pub struct Thread {
     /// The call with a time that runs on that it is in.
     #[serde(default)]
     pub sleep: Option<Sleep>,
+    /// What judges its system calls; none: nothing.
+    #[serde(default)]
+    pub seccomp: Option<Chain>,
 }
 
 /// The questions that are put inside a thread.
@@ -149,6 +153,7 @@ impl Thread {
             parent_death_signal: words(batch.output(asked.parent_death, 8))[0] as u32,
             machine_check: answer(batch, asked.machine_check, u64::from(MACHINE_CHECK_DEFAULT)) as u32,
             sleep,
+            seccomp: None,
         })
     }
 
