@@ -92,8 +92,3 @@ fn sessions_orphans_side_by_side() {
     let workload = Workload::start("refused", &["session-apart"]);
     expect_refusal_below(workload, &["it is in session", "task/session"]);
 }
-
-#[test]
-fn leader_gone() {
-    expect_refusal(Workload::start("task/leader_gone", &[]), &["first thread has ended", "task/dead-leader"]);
-}

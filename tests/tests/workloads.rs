@@ -47,6 +47,10 @@ workloads! {
     blocked: "task/blocked";
     credentials: "task/credentials";
     identity: "task/identity";
+    leader_gone: "task/leader_gone",
+        may differ "ROOT/* status ShdPnd" because "a timer expires while it is stopped",
+        may differ "ROOT/* status SigBlk" because "it may be stopped at the start of a handler",
+        may differ "ROOT/* stat 32" because "the blocked signals, as above";
     orphans: "task/orphans",
         may differ "ROOT/ROOT children" because "those whose session is dead come last; no order is promised among children";
     pending: "task/pending";

@@ -110,7 +110,7 @@ pub fn checkpoint(request: Request, watch: &dyn Watch) -> Result<Report> {
     refuse_own_sink(&survey, output.fd())?;
 
     watch.stage(Stage::Collect);
-    let header = header(request.pid, &needs, &survey)?;
+    let header = header(frozen.door(), &needs, &survey)?;
     report.identity = header.identity.to_string();
     let mut image = Writer::begin(output, &header).map_err(|e| write_failed(&e))?;
     write_records(&survey, &mut image).map_err(|e| write_failed(&e))?;
@@ -193,11 +193,11 @@ fn refuse_own_sink(survey: &Survey, sink: &OwnedFd) -> Result<()> {
     }]))
 }
 
-fn header(pid: i32, needs: &host::Needs, survey: &Survey) -> Result<Header> {
+fn header(door: i32, needs: &host::Needs, survey: &Survey) -> Result<Header> {
     let mut header = Header::new(concat!("bardo ", env!("CARGO_PKG_VERSION")))
         .map_err(|e| Error::Bug(format!("no random identity: {e}")))?;
     header.created_unix_ns = time::realtime_ns();
-    let words = procfs::cmdline(pid).unwrap_or_default();
+    let words = procfs::cmdline(door).unwrap_or_default();
     let words: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     header.command = words.join(" ").chars().take(4096).collect();
     needs.describe(&mut header.host);

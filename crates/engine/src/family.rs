@@ -293,6 +293,7 @@ mod tests {
             stopped_by: None,
             stop_told: false,
             session_outside: false,
+            leader_ended: None,
             life: None,
         }
     }

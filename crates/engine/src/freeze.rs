@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 
 use bardo_kernel::arch::{Interrupted, Registers};
-use bardo_kernel::procfs::stat::{self, State};
+use bardo_kernel::procfs::stat::{self, Stat, State};
 use bardo_kernel::procfs::{self, children, status};
 use bardo_kernel::ptrace::{self, Running, Stop, Stopped, Waited};
 use bardo_kernel::remote::Held;
@@ -106,13 +106,18 @@ impl Frozen {
         }
     }
 
+    /// The thread whose directory in `/proc` shows the root.
+    pub fn door(&self) -> i32 {
+        self.processes.first().map_or(0, |root| root.subject.door)
+    }
+
     /// Lets the tree go on.
     ///
     /// Processes that job control has stopped go first, and are seen to stand again before their parents can look.
     pub fn thaw(&mut self) {
         self.processes.sort_by_key(|process| process.stopped_by.is_none());
         for process in &mut self.processes {
-            let pid = process.subject.pid();
+            let door = process.subject.door;
             let stopped =
                 process.stopped_by.is_some() && process.threads.iter().any(|thread| thread.held.is_some());
             for thread in &mut process.threads {
@@ -121,7 +126,7 @@ impl Frozen {
                 }
             }
             if stopped {
-                settle(pid);
+                settle(door);
             }
         }
     }
@@ -561,23 +566,45 @@ impl Freezing {
 }
 
 fn subject(pid: i32, threads: &[Thread]) -> bardo_kernel::Result<Subject> {
-    let status = status::read(pid)?;
+    let (mut status, mut stat) = (status::read(pid)?, stat::read(pid)?);
     let zombie = status.is_dead() && threads.is_empty();
+    // Nothing shows the memory and the files of a process by its leader, where that has ended.
+    let door = threads.first().map_or(pid, |thread| thread.tid);
+    let (pidfd, mem) = match status.is_dead() {
+        _ if zombie => (pidfd::open(pid)?, None),
+        false => (pidfd::open(pid)?, Some(open_memory(door)?)),
+        true => {
+            status.umask = status::read_thread(pid, door)?.umask;
+            stat = Stat {
+                pid: stat.pid,
+                comm: stat.comm,
+                exit_signal: stat.exit_signal,
+                exit_code: stat.exit_code,
+                ..stat::read(door)?
+            };
+            // EINVAL before Linux 6.9: the survey refuses it.
+            let pidfd = pidfd::open_thread(door);
+            (
+                pidfd.or_else(|e| if e.is(libc::EINVAL) { pidfd::open(pid) } else { Err(e) })?,
+                Some(open_memory(door)?),
+            )
+        }
+    };
     Ok(Subject {
         who: Who { pid, name: status.name.to_string_lossy().into_owned() },
         own_pid: status.ns_pid.last().copied().unwrap_or(pid),
-        pidfd: pidfd::open(pid)?,
-        // Nothing shows the memory of a process whose leader has ended.
-        mem: if status.is_dead() {
-            None
-        } else {
-            Some(fs::open(&procfs::path(pid, "mem"), libc::O_RDWR, 0)?)
-        },
-        stat: stat::read(pid)?,
+        pidfd,
+        mem,
+        door,
+        stat,
         tids: threads.iter().map(|thread| thread.tid).collect(),
         status,
         zombie,
     })
+}
+
+fn open_memory(door: i32) -> bardo_kernel::Result<std::os::fd::OwnedFd> {
+    fs::open(&procfs::path(door, "mem"), libc::O_RDWR, 0)
 }
 
 /// Waits, a moment at most, until a process that job control has stopped stands where it stood: it is woken to find that

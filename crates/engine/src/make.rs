@@ -5,6 +5,7 @@
 
 mod adopt;
 mod group;
+mod leader;
 
 use std::collections::{HashMap, HashSet};
 use std::io::Read;
@@ -271,7 +272,8 @@ impl<'a> Tree<'a> {
     }
 
     fn make_threads(&self, member: &Member) -> Result<()> {
-        for some in member.threads.get(1..).unwrap_or_default().chunks(100) {
+        let others: Vec<_> = member.threads.iter().filter(|thread| thread.slot != member.slot).collect();
+        for some in others.chunks(100) {
             let mut batch = Batch::new();
             for thread in some {
                 let clone = CloneArgs { flags: THREAD, exit_signal: 0, set_tid: vec![thread.tid] };
@@ -425,9 +427,10 @@ impl<'a> Tree<'a> {
             let records = member.threads.iter().map(|thread| &self.plan.threads[thread.record].pending);
             let queued = records.chain([&life.pending]).flat_map(Pending::timers).collect();
             self.put_filters(member, life)?;
-            for thread in &member.threads {
+            self.prepare_end_of_leader(member, &born.thread)?;
+            for (at, thread) in member.threads.iter().enumerate() {
                 let record = &self.plan.threads[thread.record];
-                let leader = thread.slot == member.slot;
+                let leader = at == 0;
                 let mut batches = Batches::new(self.shelf.room());
                 let batch = batches.with_room_for(0);
                 record.put(&born.thread, batch);
@@ -456,6 +459,7 @@ impl<'a> Tree<'a> {
             for batch in self.plan.files.owner_steps(member.pid, self.shelf.room()).iter_mut() {
                 self.run_leader(member, batch, "saying who gets a file's signals")?;
             }
+            self.end_leader(member)?;
             if let Some(signal) = self.plan.processes[member.index].stopped_by {
                 self.stop_by_job_control(member, signal)?;
             }
@@ -626,12 +630,12 @@ impl<'a> Tree<'a> {
         let mut held: Vec<Stopped> = Vec::new();
         let mut late: Vec<i32> = Vec::new();
         for member in self.plan.living() {
-            let mut leader = None;
+            let (mut leader, first) = (None, member.threads[0].slot);
             let late_before = late.len();
             for ready in ready.by_ref().take(member.threads.len()) {
                 let tid = ready.running.tid();
                 let set = remote::to_interrupt_stop(ready.running).and_then(|thread| {
-                    if ready.slot == member.slot {
+                    if ready.slot == first {
                         leader = Some((thread, ready.registers, ready.mask));
                     } else {
                         put_registers(&thread, &ready.registers, ready.mask)?;
@@ -671,7 +675,7 @@ impl<'a> Tree<'a> {
             let tid = thread.tid();
             // A thread that was killed by now needs nothing.
             let _ = thread.detach(0);
-            if self.stopped_tids.contains(&tid) && self.pids.contains(&tid) {
+            if self.stopped_tids.contains(&tid) {
                 crate::freeze::settle(tid);
             }
         }
@@ -819,7 +823,8 @@ impl<'a> Tree<'a> {
         mask: u64,
     ) -> Result<Stopped> {
         let who = self.who(member);
-        let pid = self.pids[member.index];
+        // The process's own directory in /proc shows nothing where its leader has ended.
+        let pid = thread.tid();
         let areas = maps::read(pid).doing("reading a memory map", Some(&who))?;
         let mem =
             fs::open(&procfs::path(pid, "mem"), libc::O_RDWR, 0).doing("opening its memory", Some(&who))?;

@@ -48,7 +48,9 @@ pub struct Member {
     pub parent_slot: usize,
     /// Its leader's slot.
     pub slot: usize,
-    /// Its threads, the leader first; none for a zombie.
+    /// The exit status of a leader that ends once all that the process shares is back.
+    pub leader_ended: Option<i32>,
+    /// Its living threads, the leader first; none for a zombie.
     pub threads: Vec<ThreadSlot>,
 }
 
@@ -165,7 +167,9 @@ impl Plan {
                 }]))
             };
             let alive = process.ended.is_none();
-            if alive != process.life.is_some() || alive != own.first().is_some_and(|t| t.tid == process.pid) {
+            let leads = own.first().is_some_and(|thread| thread.tid == process.pid);
+            let lives_on = process.leader_ended.is_some() && !leads && !own.is_empty();
+            if alive != process.life.is_some() || alive != (leads != lives_on) {
                 return broken("a process that is neither alive nor a zombie");
             }
             if process.pid < 2 || own.iter().any(|t| t.tid < 2) {
@@ -189,6 +193,7 @@ impl Plan {
                 adopted: birth.adopted,
                 exit_signal: (process.exit_signal.max(0) as u64) & 0xff,
                 slot: leader_slot,
+                leader_ended: process.leader_ended,
                 threads: own,
             });
         }

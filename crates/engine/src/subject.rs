@@ -14,7 +14,7 @@ pub struct Subject {
     pub who: Who,
     /// Its pid as it sees itself: the innermost of NSpid.
     pub own_pid: i32,
-    /// It.
+    /// It; where the leader has ended, a thread of it, for only that leads to its descriptors.
     pub pidfd: OwnedFd,
     /// Its `/proc/PID/mem`, open to read and write; none for a zombie.
     pub mem: Option<OwnedFd>,
@@ -22,6 +22,8 @@ pub struct Subject {
     pub stat: Stat,
     /// `/proc/PID/status`.
     pub status: Status,
+    /// The thread whose directory in `/proc` shows what all of them share: the leader, or another one where it has ended.
+    pub door: i32,
     /// Its threads' tids as we see them, the leader first.
     pub tids: Vec<i32>,
     /// Whether it has ended and waits for its parent.

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 use bardo_kernel::procfs::{self, ns, timers};
 use bardo_kernel::stub::Batch;
-use bardo_kernel::{fs, kcmp};
+use bardo_kernel::{fs, kcmp, pidfd};
 
 use crate::error::{Doing, Error, Refusal, Result};
 use crate::family;
@@ -144,8 +144,8 @@ fn own_parents(frozen: &Frozen, processes: &mut [Process]) -> Result<()> {
         process.parent = by_pid.get(&process.parent).map_or(0, |parent| parent.subject.own_pid);
     }
     // A child belongs to the thread that made it, which is the leader where there is only one.
-    for parent in frozen.processes.iter().filter(|p| p.threads.len() > 1) {
-        for thread in &parent.threads[1..] {
+    for parent in &frozen.processes {
+        for thread in parent.threads.iter().filter(|thread| thread.tid != parent.subject.pid()) {
             let (pid, tid) = (parent.subject.pid(), thread.tid);
             let children = procfs::children::read_thread(pid, tid)
                 .doing("listing children", Some(&parent.subject.who))?;
@@ -197,15 +197,22 @@ fn look_outside(
     let mut refuse = |code, what: String, why: &str, remedy: &str| {
         refusals.push(subject.refusal(code, None, what, why, remedy));
     };
-    if subject.status.is_dead() {
+    if subject.status.is_dead() && pidfd::open_thread(subject.door).is_err_and(|e| e.is(libc::EINVAL)) {
         refuse(
             "task/dead-leader",
             "its first thread has ended, others live on".into(),
-            "such a process can't be made again yet",
-            later,
+            "this kernel gives nobody its descriptors: Linux 6.9 and later do",
+            "use a newer kernel",
         );
-        // And nothing more is to be seen of it.
         return Ok(());
+    }
+    if subject.status.is_dead() && process.stopped_by.is_some() {
+        refuse(
+            "task/dead-leader",
+            "its first thread has ended, and job control has stopped the others".into(),
+            "as long as it is stopped, the kernel tells nobody with which status that thread has ended",
+            "let it go on: kill -CONT",
+        );
     }
     for thread in &process.threads {
         if let Some(held) = &thread.held
@@ -240,7 +247,7 @@ fn look_outside(
             );
         }
     }
-    let timers = timers::read(subject.pid()).doing("reading timers", who)?;
+    let timers = timers::read(subject.door).doing("reading timers", who)?;
     for timer in timers {
         if let Some(owner) = posix_timer::owner_of(timer.clock).filter(|owner| !known.contains(owner)) {
             refuse(
@@ -251,7 +258,7 @@ fn look_outside(
             );
         }
     }
-    let theirs = ns::read(subject.pid()).doing("reading namespaces", who)?;
+    let theirs = ns::read(subject.door).doing("reading namespaces", who)?;
     for (kind, link) in theirs.iter() {
         let may_differ = matches!(kind.name(), "pid" | "user" | "pid_for_children" | "time_for_children");
         if !may_differ && ours.get(kind).is_some_and(|mine| mine != link) {
@@ -263,7 +270,7 @@ fn look_outside(
             );
         }
     }
-    let root = fs::read_link(procfs::path(subject.pid(), "root")).doing("reading its root directory", who)?;
+    let root = fs::read_link(procfs::path(subject.door, "root")).doing("reading its root directory", who)?;
     if root != std::path::Path::new("/") {
         refuse(
             "task/root",
@@ -275,7 +282,7 @@ fn look_outside(
     if process.threads.len() > 1 {
         for thread in &process.threads[1..] {
             // Threads share all these unless one has called unshare(2).
-            if kcmp::compare(subject.pid(), thread.tid, kcmp::What::Fs).is_ok_and(|o| o != kcmp::Order::Equal)
+            if kcmp::compare(subject.door, thread.tid, kcmp::What::Fs).is_ok_and(|o| o != kcmp::Order::Equal)
             {
                 refuse(
                     "task/own-fs",
@@ -300,7 +307,7 @@ fn refuse_shared(frozen: &Frozen, refusals: &mut Vec<Refusal>) {
         (kcmp::What::Sighand, "signal handlers", "task/shared-handlers"),
     ] {
         let order = |a: &Subject, b: &Subject| {
-            kcmp::compare(a.pid(), b.pid(), what).ok().and_then(|order| order.ordering())
+            kcmp::compare(a.door, b.door, what).ok().and_then(|order| order.ordering())
         };
         alive.sort_by(|a, b| order(a, b).unwrap_or(std::cmp::Ordering::Less));
         for pair in alive.windows(2) {

@@ -52,7 +52,7 @@ pub fn visit(
     let FrozenProcess { subject, threads, stopped_by } = process;
     let who = subject.who.clone();
     let pid = (subject.pid(), subject.own_pid);
-    let read_areas = || maps::read(subject.pid()).doing("reading the memory map", Some(&who));
+    let read_areas = || maps::read(subject.door).doing("reading the memory map", Some(&who));
     let mut areas = read_areas()?;
     let mem = subject.mem.as_ref().ok_or_else(|| Error::Bug(format!("{who} is alive and has no memory")))?;
     let _pinned = Pinned::to(subject.stat.processor as usize);
@@ -83,7 +83,7 @@ pub fn visit(
         batch.call(Sysno::munmap, [Arg::Value(left.start), Arg::Value(left.end - left.start)]);
         cleaned.push(format!("{who}: memory of a checkpoint that was killed"));
     }
-    let timers = timers::read(subject.pid()).doing("reading timers", Some(&who))?;
+    let timers = timers::read(subject.door).doing("reading timers", Some(&who))?;
     let mut leader_timers = OwnerAsked::before(&timers, &mut batch);
     let process_asked = ProcessAsked::ask(&mut batch);
     let leader_asked = ThreadAsked::ask(&mut batch);

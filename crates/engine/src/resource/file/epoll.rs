@@ -286,9 +286,9 @@ fn who_adds(
 /// Which open file of the tree an entry belongs to.
 fn target(file: &Seen, number: i32, nth: u32, scene: &Scene<'_>) -> Result<Option<u64>> {
     let at = file.holders[0];
-    let epoll_pid = scene.subjects[at.subject].pid();
+    let epoll_pid = scene.subjects[at.subject].door;
     let compare = |holder: Holder| {
-        let pid = scene.subjects[holder.subject].pid();
+        let pid = scene.subjects[holder.subject].door;
         let what = What::EpollTarget { fd1: holder.fd, epoll: at.fd, target: number, nth };
         kcmp::compare(pid, epoll_pid, what)
             .and_then(|order| {

@@ -45,6 +45,7 @@ pub(super) fn subject(pid: i32) -> Subject {
         pidfd: pidfd::open(pid).unwrap(),
         mem: None,
         stat: stat::read(pid).unwrap(),
+        door: pid,
         tids: procfs::threads(pid).unwrap(),
         zombie: false,
         status,

@@ -446,7 +446,7 @@ impl Asked {
 /// How the open files of two descriptors stand in the kernel's order.
 fn compare_files(subjects: &[&Subject], a: Holder, b: Holder) -> Result<std::cmp::Ordering> {
     let (one, other) = (subjects[a.subject], subjects[b.subject]);
-    kcmp::compare(one.pid(), other.pid(), What::File { fd1: a.fd, fd2: b.fd })
+    kcmp::compare(one.door, other.door, What::File { fd1: a.fd, fd2: b.fd })
         .and_then(|order| {
             let unordered = || bardo_kernel::Failed::unexpected("kcmp: no order among open files");
             order.ordering().ok_or_else(unordered)
@@ -459,13 +459,12 @@ fn find(subjects: &[&Subject]) -> Result<(Vec<Entry>, Vec<Seen>)> {
     let mut raws = Vec::new();
     let mut tables: BTreeMap<usize, Descriptors> = BTreeMap::new();
     for (index, subject) in subjects.iter().enumerate() {
-        // The table of a dead leader is gone; its living threads are refused by the family of tasks.
-        if subject.zombie || subject.status.is_dead() {
+        if subject.zombie {
             continue;
         }
         let who = Some(&subject.who);
-        let mut table = Descriptors::open(subject.pid()).doing("opening the table of descriptors", who)?;
-        for fd in procfs::descriptors(subject.pid()).doing("listing the descriptors", who)? {
+        let mut table = Descriptors::open(subject.door).doing("opening the table of descriptors", who)?;
+        for fd in procfs::descriptors(subject.door).doing("listing the descriptors", who)? {
             let info = table.info(fd).doing("looking at a descriptor", who)?;
             raws.push(Raw { holder: Holder { subject: index, fd }, info });
         }

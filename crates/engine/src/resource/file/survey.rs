@@ -177,12 +177,11 @@ fn refuse_shared_tables(subjects: &[&Subject], refusals: &mut Vec<Refusal>) -> R
     let compare = |one: i32, other: i32, who: &Who| {
         kcmp::compare(one, other, kcmp::What::Files).doing("comparing descriptor tables", Some(who))
     };
-    let alive: Vec<usize> =
-        (0..subjects.len()).filter(|i| !subjects[*i].zombie && !subjects[*i].status.is_dead()).collect();
+    let alive: Vec<usize> = (0..subjects.len()).filter(|i| !subjects[*i].zombie).collect();
     for index in &alive {
         let subject = subjects[*index];
-        for tid in subject.tids.iter().filter(|tid| **tid != subject.pid()) {
-            if !compare(subject.pid(), *tid, &subject.who)?.is_same() {
+        for tid in subject.tids.iter().filter(|tid| **tid != subject.door) {
+            if !compare(subject.door, *tid, &subject.who)?.is_same() {
                 refusals.push(subject.refusal(
                     "task/own-files",
                     None,
@@ -194,7 +193,7 @@ fn refuse_shared_tables(subjects: &[&Subject], refusals: &mut Vec<Refusal>) -> R
         }
     }
     let classes = unite(alive, &|a, b| {
-        let order = compare(subjects[a].pid(), subjects[b].pid(), &subjects[a].who)?.ordering();
+        let order = compare(subjects[a].door, subjects[b].door, &subjects[a].who)?.ordering();
         order.ok_or_else(|| Error::Bug("kcmp gives no order among descriptor tables".into()))
     })?;
     for class in classes.iter().filter(|class| class.len() > 1) {

@@ -97,7 +97,7 @@ impl Kind for Timerfd {
         }
         let fd = scene.duplicate(file)?;
         let holder = file.holders[0];
-        let pid = scene.subjects[holder.subject].pid();
+        let pid = scene.subjects[holder.subject].door;
         let look = || look(fd.as_fd(), pid, holder.fd, file.flags);
         let timer = look().doing("looking at a timerfd", Some(scene.who(file)))?;
         if !CLOCKS.contains(&timer.shown_clock()) || timer.settime_flags & !SETTIME != 0 {

@@ -130,7 +130,7 @@ impl Known {
 
 fn identify(subject: &Subject, area: &maps::Area) -> std::result::Result<Identified, Obstacle> {
     let map_file =
-        bardo_kernel::procfs::path(subject.pid(), &format!("map_files/{:x}-{:x}", area.start, area.end));
+        bardo_kernel::procfs::path(subject.door, &format!("map_files/{:x}-{:x}", area.start, area.end));
     // Needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN; without it `maps` must do.
     let mapped = fs::stat(&map_file).ok();
     let is_it = |now: &fs::Stat| match &mapped {
@@ -189,7 +189,7 @@ fn device(what: String) -> Obstacle {
 
 /// The program file of a process: what `/proc/PID/exe` names.
 pub(super) fn program(subject: &Subject) -> Result<Identified> {
-    let link = bardo_kernel::procfs::path(subject.pid(), "exe");
+    let link = bardo_kernel::procfs::path(subject.door, "exe");
     let path = fs::read_link(&link).doing("reading which program it runs", Some(&subject.who))?;
     let mapped = fs::stat(&link).doing("reading which program it runs", Some(&subject.who))?;
     Ok(match fs::stat(&path) {

@@ -197,8 +197,8 @@ impl Shared {
             _ => {}
         }
         let door = format!("map_files/{:x}-{:x}", area.start, area.end);
-        object.doors.push(procfs::path(subject.pid(), &door));
-        object.mappers.push(Mapper::new(subject.pid(), area));
+        object.doors.push(procfs::path(subject.door, &door));
+        object.mappers.push(Mapper::new(subject.door, area));
         object.id
     }
 
@@ -206,7 +206,7 @@ impl Shared {
     pub(super) fn note_program(&mut self, subject: &Subject, key: Key, path: &Path) -> u64 {
         let object = self.object(key, What::named(InodeKind::Deleted, path), &subject.who);
         // Open to whoever may trace the process.
-        object.doors.insert(0, procfs::path(subject.pid(), "exe"));
+        object.doors.insert(0, procfs::path(subject.door, "exe"));
         object.id
     }
 

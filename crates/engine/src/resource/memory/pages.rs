@@ -101,7 +101,7 @@ impl<'a> Source<'a> {
     }
 
     pub fn of(subject: &'a Subject, space: &Space) -> Source<'a> {
-        let memory = |span: Span, direct| From::Memory { pid: subject.pid(), addr: span.start, direct };
+        let memory = |span: Span, direct| From::Memory { pid: subject.door, addr: span.start, direct };
         let pieces = space.pages.iter().map(|p| Piece { span: p.span, from: memory(p.span, p.readable) });
         Source { space: space.id, who: Some(&subject.who), pieces: pieces.collect() }
     }

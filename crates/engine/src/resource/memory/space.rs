@@ -206,7 +206,7 @@ fn obstacle(
 /// # Errors
 /// Files of `/proc` that can't be read.
 pub fn survey(subject: &Subject, brk: u64, cx: &mut Shared, refusals: &mut Vec<Refusal>) -> Result<Space> {
-    let pid = subject.pid();
+    let pid = subject.door;
     let who = Some(&subject.who);
     let entries = smaps::read(pid).doing("reading its memory areas", who)?;
     let auxv = fs::read_all(procfs::path(pid, "auxv")).doing("reading its auxiliary vector", who)?;

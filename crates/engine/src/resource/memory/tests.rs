@@ -106,6 +106,7 @@ fn subject(pid: i32) -> Subject {
         mem: Some(process_vm::open_mem(pid, true).unwrap()),
         stat: stat::read(pid).unwrap(),
         status: status::read(pid).unwrap(),
+        door: pid,
         tids: vec![pid],
         zombie: false,
     }

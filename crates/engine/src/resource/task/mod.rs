@@ -45,7 +45,11 @@ const REFUSED: &[(&str, &str)] = &[
         "task/group",
         "the leader of a group that has gone to another one, which nobody else holds: groups are joined one by one",
     ),
-    ("task/dead-leader", "a process whose first thread has ended while others live on: not made again yet"),
+    (
+        "task/dead-leader",
+        "a process whose first thread has ended while others live on: before Linux 6.9, which gives nobody its \
+         descriptors; and stopped by job control, when nobody is told the status with which that thread has ended",
+    ),
     ("task/shared-memory", "processes that share their address space (clone(2) with CLONE_VM)"),
     ("task/shared-files", "processes that share their descriptors (CLONE_FILES)"),
     ("task/shared-fs", "processes that share their working directory and umask (CLONE_FS)"),
@@ -71,6 +75,13 @@ fn kept() -> Vec<Support> {
                        processes): refused for now",
             privilege: "CAP_CHECKPOINT_RESTORE to choose pids, or an own pid namespace",
             workload: "task/tree",
+        },
+        Support {
+            kind: "task/dead-leader",
+            kept: "processes whose first thread has ended while others live on: its tid, name and exit status",
+            not_kept: "its credentials: it gets those of the first thread that lives",
+            privilege: "a kernel of 6.9 or later for a checkpoint",
+            workload: "task/leader_gone",
         },
         Support {
             kind: "task/orphan",

@@ -60,6 +60,9 @@ pub struct Process {
     /// Whether its parent has fetched the news of that stop (waitpid(2), WUNTRACED).
     #[serde(default)]
     pub stop_told: bool,
+    /// The exit status of the leader, where it has ended and other threads live on.
+    #[serde(default)]
+    pub leader_ended: Option<i32>,
     /// What only the living have.
     #[serde(default)]
     pub life: Option<Life>,
@@ -168,6 +171,7 @@ impl Process {
             ended: subject.zombie.then_some(subject.stat.exit_code),
             stopped_by,
             stop_told: false,
+            leader_ended: (subject.status.is_dead() && !subject.zombie).then_some(subject.stat.exit_code),
             life,
         }
     }
@@ -182,7 +186,7 @@ impl Life {
         asked: &ProcessAsked,
         batch: &Batch,
     ) -> bardo_kernel::Result<Life> {
-        let pid = subject.pid();
+        let pid = subject.door;
         let asked_ns_ago = time::monotonic_ns() - asked.at_ns;
         let rang = pending.has_from_kernel(libc::SIGALRM);
         Ok(Life {
