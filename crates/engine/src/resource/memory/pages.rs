@@ -24,6 +24,7 @@ use bardo_kernel::process_vm::{self, Range};
 use bardo_kernel::{Errno, Failed, fs};
 
 use super::area::{PAGE, Span};
+use super::common::Commons;
 use super::object::Shared;
 use super::space::Space;
 use crate::error::{Doing, Error, Failure, Result, Who};
@@ -395,11 +396,14 @@ pub(super) fn cancelled(doing: &str) -> Error {
 pub fn take<W: Write>(
     spaces: &[(&Subject, &Space)],
     shared: &Shared,
+    commons: &Commons,
     image: &mut Writer<W>,
     level: Option<i32>,
     watch: &dyn Watch,
 ) -> Result<Taken> {
-    let mut sources = shared.sources()?;
+    // What is handed on is needed while processes are made.
+    let mut sources = commons.sources();
+    sources.extend(shared.sources()?);
     sources.extend(spaces.iter().map(|(subject, space)| Source::of(subject, space)));
     let total: u64 = sources.iter().map(Source::bytes).sum();
     if total == 0 {
