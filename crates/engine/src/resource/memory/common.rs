@@ -10,7 +10,9 @@
 //!
 //! **Taken how**: `/proc/PID/pagemap` tells which pages more than one process has (bit 56), and to holders of CAP_SYS_ADMIN
 //! which page frame it is; the frames are looked at twice, for the kernel moves pages while we look. Who may not see frames
-//! compares the contents of pages that have the same address and aren't their process's alone.
+//! compares the contents of pages that have the same address and aren't their process's alone. All such pages are read through
+//! `/proc/PID/mem`: process_vm_readv(2) pins what it reads, and since Linux 5.19 the kernel gives a process its own copy of a
+//! page before it is pinned. A checkpoint would make a hundred copies of what a hundred workers share.
 //!
 //! **Put back how**: as they came about. The process that handed a page on is filled with it before its children are made, and
 //! gives it up afterwards if it isn't its own; a child keeps the areas that it shares with its parent, and drops what it
@@ -111,10 +113,12 @@ pub fn find(relatives: &mut [Relative<'_>], id: u64) -> Result<Commons> {
 
 /// The same; `blind`: as if we didn't see frames.
 pub(super) fn find_by(relatives: &mut [Relative<'_>], id: u64, blind: bool) -> Result<Commons> {
-    if relatives.len() < 2 {
-        return Ok(Commons::default());
-    }
     let mut pages = look(relatives)?;
+    // Those that are shared with somebody outside of the tree as well.
+    let mut shared: Vec<Vec<Span>> = vec![Vec::new(); relatives.len()];
+    for page in &pages {
+        lengthen(&mut shared[page.of as usize], Span { start: page.at, end: page.at + PAGE });
+    }
     let blind = blind || pages.iter().any(|page| page.key == 0);
     if blind {
         by_content(relatives, &mut pages)?;
@@ -149,7 +153,11 @@ pub(super) fn find_by(relatives: &mut [Relative<'_>], id: u64, blind: bool) -> R
                     spans: spans.to_vec(),
                 },
                 pid: first.subject.pid(),
-                pages: divide(&first.space.pages, spans).0,
+                pages: divide(&first.space.pages, spans)
+                    .0
+                    .into_iter()
+                    .map(Present::to_be_read_gently)
+                    .collect(),
             });
         }
     }
@@ -160,7 +168,9 @@ pub(super) fn find_by(relatives: &mut [Relative<'_>], id: u64, blind: bool) -> R
             .flat_map(|set| set.handed.iter().chain(&set.apart).copied())
             .collect();
         spans.sort_unstable();
-        relative.space.pages = divide(&relative.space.pages, &spans).1;
+        let (gently, directly) = divide(&divide(&relative.space.pages, &spans).1, &shared[number]);
+        relative.space.pages = gently.into_iter().map(Present::to_be_read_gently).chain(directly).collect();
+        relative.space.pages.sort_unstable_by_key(|present| present.span);
     }
     Ok(commons)
 }
@@ -331,7 +341,7 @@ impl Commons {
         let source = |common: &Common| {
             let mut source = Source::new(common.id);
             for page in &common.pages {
-                source.add_memory(common.pid, page.span, page.span.start, page.readable);
+                source.add_memory(common.pid, page.span, page.span.start, page.direct);
             }
             source
         };
@@ -344,7 +354,7 @@ mod tests {
     use super::*;
 
     fn present(start: u64, end: u64) -> Present {
-        Present { span: Span { start: start * PAGE, end: end * PAGE }, readable: true }
+        Present { span: Span { start: start * PAGE, end: end * PAGE }, direct: true }
     }
 
     fn spans(pages: &[Present]) -> Vec<(u64, u64)> {

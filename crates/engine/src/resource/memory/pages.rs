@@ -1,7 +1,8 @@
 //! Taking pages: from the memory of stopped processes into the image.
 //!
 //! **In the kernel**: PAGEMAP_SCAN tells which pages an address space really has, without touching any;
-//! process_vm_readv(2) copies them out, many ranges a call; `/proc/PID/mem` reads what is mapped without PROT_READ.
+//! process_vm_readv(2) copies them out, many ranges a call; `/proc/PID/mem` reads what is mapped without PROT_READ, and
+//! what is shared copy-on-write ([`super::common`]).
 //!
 //! **In the image**: page frames of at most [`FRAME`] bytes: runs of pages with content, runs of zero pages.
 //!
@@ -103,7 +104,7 @@ impl<'a> Source<'a> {
 
     pub fn of(subject: &'a Subject, space: &Space) -> Source<'a> {
         let memory = |span: Span, direct| From::Memory { pid: subject.pid(), addr: span.start, direct };
-        let pieces = space.pages.iter().map(|p| Piece { span: p.span, from: memory(p.span, p.readable) });
+        let pieces = space.pages.iter().map(|p| Piece { span: p.span, from: memory(p.span, p.direct) });
         Source { space: space.id, who: Some(&subject.who), pieces: pieces.collect() }
     }
 

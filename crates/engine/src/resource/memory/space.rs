@@ -143,7 +143,15 @@ pub struct AreasRecord {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Present {
     pub span: Span,
-    pub readable: bool,
+    /// Whether process_vm_readv(2) can read them, and may.
+    pub direct: bool,
+}
+
+impl Present {
+    /// The same pages, to be read through `/proc/PID/mem`.
+    pub fn to_be_read_gently(self) -> Present {
+        Present { direct: false, ..self }
+    }
 }
 
 /// What a survey has found of an address space.
@@ -520,12 +528,12 @@ fn sort_out(runs: &[PageRun], areas: &[Area]) -> Found {
                 if run.categories.has(Categories::HUGE) && !of_file {
                     lengthen(&mut huge, span);
                 }
-                let readable = area.prot & libc::PROT_READ as u32 != 0;
+                let direct = area.prot & libc::PROT_READ as u32 != 0;
                 match pages.last_mut() {
-                    Some(last) if last.span.end == span.start && last.readable == readable => {
+                    Some(last) if last.span.end == span.start && last.direct == direct => {
                         last.span.end = span.end
                     }
-                    _ => pages.push(Present { span, readable }),
+                    _ => pages.push(Present { span, direct }),
                 }
             }
         }
