@@ -70,6 +70,9 @@ refusals! {
     timer_on_time_of_unknown_thread: "posix-timer-thread", ["timer 0 is on the CPU time", "isn't set"];
     lease: "lease", ["lease"];
     system_v_memory: "shm", ["SysV"];
+    aio_ring: "aio", ["AIO"];
+    huge_page_of_the_pool: "hugetlb", ["hugetlbfs"];
+    mapped_device: "perf", ["perf"];
     message_queue: "mqueue", ["mqueue"];
     seccomp_strict_mode: "seccomp-strict", ["strict mode"];
     seccomp_that_kills: "seccomp-kill", ["seccomp filters of thread", "munmap"];

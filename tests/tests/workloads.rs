@@ -76,19 +76,28 @@ workloads! {
     zombies: "task/zombies";
 
     anonymous: "memory/anonymous";
+    areas: "memory/areas";
     churn: "memory/churn";
     copy_on_write: "memory/copy_on_write";
+    dev_zero: "memory/dev_zero";
     deleted: "memory/deleted";
     deleted_program: "memory/deleted_program",
         may differ "ROOT exe *" because "the name of a deleted file is gone",
         may differ "ROOT exe" because "the name of a deleted file is gone";
+    droppable: "memory/droppable";
+    guards: "memory/guards";
+    huge: "memory/huge";
     jit: "memory/jit";
+    locked: "memory/locked";
     memfd: "memory/memfd";
     private_file: "memory/private_file";
     protections: "memory/protections";
+    reservations: "memory/reservations";
+    sealed: "memory/sealed";
     shared_anonymous: "memory/shared_anonymous";
     shared_file: "memory/shared_file";
     stack: "memory/stack";
+    workers: "memory/workers";
 
     chain: "file/chain";
     devices: "file/devices";

@@ -3,6 +3,7 @@
  */
 #include "workload.h"
 #include <linux/filter.h>
+#include <linux/perf_event.h>
 #include <linux/seccomp.h>
 #include <mqueue.h>
 #include <netinet/in.h>
@@ -218,6 +219,23 @@ int main(int argc, char **argv)
         int id = have(shmget(IPC_PRIVATE, 4096, IPC_CREAT | 0600));
         check(shmat(id, NULL, 0) != (void *)-1);
         must(shmctl(id, IPC_RMID, NULL));
+    }
+    is("aio") {
+        unsigned long context = 0;
+        have(syscall(SYS_io_setup, 8, &context));
+    }
+    is("hugetlb") {
+        /* Without a reservation this works with an empty pool. */
+        int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_NORESERVE;
+        have((long)mmap(NULL, 2 << 20, PROT_READ | PROT_WRITE, flags, -1, 0));
+    }
+    is("perf") {
+        /* A counter of software, whose ring is mapped and whose descriptor is closed. */
+        struct perf_event_attr attributes = { .type = PERF_TYPE_SOFTWARE, .size = sizeof attributes };
+        attributes.config = PERF_COUNT_SW_CPU_CLOCK;
+        int fd = have(syscall(SYS_perf_event_open, &attributes, 0, -1, -1, PERF_FLAG_FD_CLOEXEC));
+        have((long)mmap(NULL, 2 * 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
+        must(close(fd));
     }
     is("mqueue") {
         snprintf(queue, sizeof queue, "/bardo-test-mqueue-%d", getpid());

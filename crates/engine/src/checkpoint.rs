@@ -118,14 +118,15 @@ pub fn checkpoint(request: Request, watch: &dyn Watch) -> Result<Report> {
     watch.stage(Stage::Pages);
     let subjects = frozen.processes.iter().map(|process| &process.subject).collect::<Vec<&Subject>>();
     let spaces: Vec<_> = survey.spaces.iter().map(|(index, space)| (subjects[*index], space)).collect();
-    let taken = match memory::take(&spaces, &survey.shared, &mut image, request.compress, watch) {
-        Ok(taken) => taken,
-        Err(error) => {
-            // A stream's reader learns from the image itself why it ends here.
-            let _ = image.fail(&crate::error::headline(&error));
-            return Err(error);
-        }
-    };
+    let taken =
+        match memory::take(&spaces, &survey.shared, &survey.commons, &mut image, request.compress, watch) {
+            Ok(taken) => taken,
+            Err(error) => {
+                // A stream's reader learns from the image itself why it ends here.
+                let _ = image.fail(&crate::error::headline(&error));
+                return Err(error);
+            }
+        };
 
     // The state is taken. A tree that runs on needn't wait for the disk; one that is to end must, for the image could
     // still fail.
@@ -232,5 +233,5 @@ fn write_records(survey: &Survey, image: &mut Writer<Output>) -> std::io::Result
     for (_, space) in &survey.spaces {
         space.write(image)?;
     }
-    Ok(())
+    survey.commons.write(image)
 }

@@ -10,7 +10,7 @@ mod leader;
 use std::collections::{HashMap, HashSet};
 use std::io::Read;
 
-use bardo_image::Reader;
+use bardo_image::{Frame, Pages, Reader};
 use bardo_kernel::arch::{Interrupted, Registers};
 use bardo_kernel::mmap::find_hole;
 use bardo_kernel::procfs::maps::{self, Special};
@@ -89,8 +89,8 @@ struct Born {
 }
 
 impl<'a> Tree<'a> {
-    /// Makes all processes of the plan, with their pids, parents, sessions and groups.
-    pub fn make(
+    /// Makes the first process of the plan.
+    pub fn begin(
         plan: &'a Plan,
         memory: &MemoryImage,
         space: &'a Space,
@@ -124,9 +124,66 @@ impl<'a> Tree<'a> {
             subreaper: Some(Subreaper::begin().doing("adopting orphans of the restart", None)?),
         };
         tree.seed(memory)?;
-        tree.breed()?;
-        tree.group()?;
         Ok(tree)
+    }
+
+    /// Makes all processes of the plan, with their pids, parents, sessions and groups. Where relatives had pages in common,
+    /// each gets its memory's layout before it has children, and what they inherit: such pages come `next`.
+    pub fn make<R: Read>(
+        &mut self,
+        memory: &MemoryImage,
+        open: &Opened,
+        next: &mut Option<Pages>,
+        reader: &mut Reader<R>,
+    ) -> Result<()> {
+        for member in &self.plan.members {
+            self.adopt(member)?;
+            self.make_threads(member)?;
+            if memory.hands_on() && !member.threads.is_empty() {
+                self.map(member, memory, open)?;
+                self.hand_on(member, memory, open, next, reader)?;
+            }
+            self.make_children(member)?;
+        }
+        self.group()
+    }
+
+    /// Each living process's pid, by the number of its memory in the image.
+    fn spaces(&self) -> HashMap<u64, i32> {
+        self.plan.living().map(|m| (m.pid as u64, self.pids[m.index])).collect()
+    }
+
+    /// Maps a process's memory.
+    fn map(&self, member: &Member, memory: &MemoryImage, open: &Opened) -> Result<()> {
+        let (base, len) = self.shelf.range();
+        let keep = [(base, base + len)];
+        let old =
+            maps::read(self.pids[member.index]).doing("reading a memory map", Some(&self.who(member)))?;
+        for mut batch in memory.map_steps(member.pid as u64, &open.mapped, self.site(), &old, &keep)? {
+            self.run_leader(member, &mut batch, "mapping memory")?;
+        }
+        Ok(())
+    }
+
+    /// Gives a process the pages that its children inherit from it.
+    fn hand_on<R: Read>(
+        &self,
+        member: &Member,
+        memory: &MemoryImage,
+        open: &Opened,
+        next: &mut Option<Pages>,
+        reader: &mut Reader<R>,
+    ) -> Result<()> {
+        let id = member.pid as u64;
+        let pids = self.spaces();
+        memory.copy_what_is_not_kept(id, &pids)?;
+        let places = Places { pids, shared_pid: self.pids[0], shared_at: self.shared_at };
+        while let Some(pages) = next.take_if(|pages| memory.is_handed_on_by(pages, id)) {
+            memory.put_to_hand_on(&pages, id, &places, &open.mapped)?;
+            reader.recycle(pages);
+            *next = next_pages(reader)?;
+        }
+        Ok(())
     }
 
     /// The root's pid as we see it.
@@ -226,43 +283,33 @@ impl<'a> Tree<'a> {
     }
 
     /// Every process makes its children: those of the session it was born into, then its own session, then the others.
-    fn breed(&mut self) -> Result<()> {
-        for member in &self.plan.members {
-            self.adopt(member)?;
-            self.make_threads(member)?;
-            let own = |child: &&Member| child.parent == Some(member.index) && child.adopted.is_none();
-            let mut children: Vec<&Member> = self.plan.members.iter().filter(own).collect();
-            // Those of one session and one thread side by side.
-            children.sort_by_key(|child| (!child.early, child.parent_slot));
-            let mut session_due = self.plan.births[member.index].leads_session;
-            for some in children.chunk_by(|a, b| (a.early, a.parent_slot) == (b.early, b.parent_slot)) {
-                if !some[0].early && session_due {
-                    self.make_session(member)?;
-                    session_due = false;
-                }
-                for some in some.chunks(100) {
-                    let mut batch = Batch::new();
-                    for child in some {
-                        let clone =
-                            CloneArgs { flags: 0, exit_signal: child.exit_signal, set_tid: vec![child.pid] };
-                        batch.clone3(&clone, self.shelf.open(child.slot));
-                    }
-                    let pid = self.pids[member.index];
-                    self.run(
-                        some[0].parent_slot,
-                        pid,
-                        &mut batch,
-                        "making child processes",
-                        &self.who(member),
-                    )?;
-                }
-            }
-            if session_due {
+    fn make_children(&mut self, member: &Member) -> Result<()> {
+        let own = |child: &&Member| child.parent == Some(member.index) && child.adopted.is_none();
+        let mut children: Vec<&Member> = self.plan.members.iter().filter(own).collect();
+        // Those of one session and one thread side by side.
+        children.sort_by_key(|child| (!child.early, child.parent_slot));
+        let mut session_due = self.plan.births[member.index].leads_session;
+        for some in children.chunk_by(|a, b| (a.early, a.parent_slot) == (b.early, b.parent_slot)) {
+            if !some[0].early && session_due {
                 self.make_session(member)?;
+                session_due = false;
             }
-            self.find_children(member.index, &children)?;
+            for some in some.chunks(100) {
+                let mut batch = Batch::new();
+                for child in some {
+                    let clone =
+                        CloneArgs { flags: 0, exit_signal: child.exit_signal, set_tid: vec![child.pid] };
+                    batch.clone3(&clone, self.shelf.open(child.slot));
+                }
+                let pid = self.pids[member.index];
+                let who = self.who(member);
+                self.run(some[0].parent_slot, pid, &mut batch, "making child processes", &who)?;
+            }
         }
-        Ok(())
+        if session_due {
+            self.make_session(member)?;
+        }
+        self.find_children(member.index, &children)
     }
 
     fn make_session(&self, member: &Member) -> Result<()> {
@@ -305,17 +352,16 @@ impl<'a> Tree<'a> {
         Site { shared_at: self.shared_at, may_set_exe: self.space.may_set_exe(), room: self.shelf.room() }
     }
 
-    /// Every living process gets its descriptors and its memory's layout.
+    /// Every living process has its memory's layout, and nothing of its ancestors that isn't its own.
     pub fn build(&mut self, memory: &MemoryImage, open: &Opened) -> Result<()> {
-        let (base, len) = self.shelf.range();
-        let keep = [(base, base + len)];
-        let site = self.site();
+        let room = self.shelf.room();
         for member in self.plan.living() {
-            let pid = self.pids[member.index];
-            let old = maps::read(pid).doing("reading a memory map", Some(&self.who(member)))?;
             let id = member.pid as u64;
-            for mut batch in memory.map_steps(id, &open.mapped, site, &old, &keep)? {
-                self.run_leader(member, &mut batch, "mapping memory")?;
+            if !memory.hands_on() {
+                self.map(member, memory, open)?;
+            }
+            for mut batch in memory.drop_steps(id, room).into_iter().chain(memory.huge_steps(id, room)?) {
+                self.run_leader(member, &mut batch, "preparing memory")?;
             }
         }
         Ok(())
@@ -326,16 +372,14 @@ impl<'a> Tree<'a> {
         &mut self,
         memory: &mut MemoryImage,
         open: &Opened,
-        first: Option<bardo_image::Pages>,
+        first: Option<Pages>,
         reader: &mut Reader<R>,
     ) -> Result<u64> {
         // Reading and writing go side by side: not on one processor.
         self.pinned = None;
-        let pids = self.plan.living().map(|m| (m.pid as u64, self.pids[m.index])).collect();
-        let places = Places { pids, shared_pid: self.pids[0], shared_at: self.shared_at };
-        let put = memory.put(first, reader, &places, &open.mapped, self.watch, |record| {
-            Err(Error::Image(record.unexpected("a record after the first page")))
-        })?;
+        let places = Places { pids: self.spaces(), shared_pid: self.pids[0], shared_at: self.shared_at };
+        let put = memory
+            .put(first, reader, &places, &open.mapped, self.watch, |record| Err(late_record(&record)))?;
         open.mapped.settle()?;
         let cpu = procfs::stat::read(self.pids[0]).map_or(0, |stat| stat.processor);
         self.pinned = Pinned::to(cpu as usize);
@@ -838,6 +882,19 @@ impl<'a> Tree<'a> {
             .doing("taking the shelf away", Some(&who))?;
         Ok(held.thread)
     }
+}
+
+/// The next frame of pages; none at the image's end.
+fn next_pages<R: Read>(reader: &mut Reader<R>) -> Result<Option<Pages>> {
+    match reader.next().map_err(Error::Image)? {
+        Some(Frame::Pages(pages)) => Ok(Some(pages)),
+        Some(Frame::Record(record)) => Err(late_record(&record)),
+        None => Ok(None),
+    }
+}
+
+fn late_record(record: &bardo_image::Record) -> Error {
+    Error::Image(record.unexpected("a record after the first page"))
 }
 
 /// Whether this area is one of the kernel's own.

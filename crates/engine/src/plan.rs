@@ -206,6 +206,12 @@ impl Plan {
         }
         self.adoptions = adoptions.into_iter().map(|adoption| (adoption, slot())).collect();
         self.slots = slots;
+        let pid = |index: usize| self.processes[index].pid as u64;
+        // Whoever is adopted inherits nothing from its parent.
+        let parent = |birth: &Birth| birth.parent.filter(|_| birth.adopted.is_none());
+        let family: Vec<(u64, Option<u64>)> =
+            self.births.iter().map(|birth| (pid(birth.process), parent(birth).map(pid))).collect();
+        self.memory.settle_family(&family);
         Ok(())
     }
 

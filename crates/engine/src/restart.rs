@@ -93,7 +93,7 @@ pub fn restart(request: Request, watch: &dyn Watch) -> Result<Restarted> {
     watch.stage(Stage::Open);
     let mut reader = request.source.open()?;
     host::Needs::of_this_host()?.check(&reader.header().host)?;
-    let (mut plan, first) = read_records(&mut reader)?;
+    let (mut plan, mut next) = read_records(&mut reader)?;
     plan.complete()?;
     // The memory's images of pages are put while the plan is read: they are apart.
     let mut memory = std::mem::take(&mut plan.memory);
@@ -107,11 +107,12 @@ pub fn restart(request: Request, watch: &dyn Watch) -> Result<Restarted> {
     let open = Opened { pool, mapped };
 
     watch.stage(Stage::Processes);
-    let mut tree = Tree::make(&plan, &memory, &space, watch)?;
+    let mut tree = Tree::begin(&plan, &memory, &space, watch)?;
+    tree.make(&memory, &open, &mut next, &mut reader)?;
     tree.build(&memory, &open)?;
 
     watch.stage(Stage::Memory);
-    let page_bytes = tree.fill(&mut memory, &open, first, &mut reader)?;
+    let page_bytes = tree.fill(&mut memory, &open, next, &mut reader)?;
 
     watch.stage(Stage::Go);
     tree.furnish(&memory, &open)?;

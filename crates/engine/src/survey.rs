@@ -13,7 +13,7 @@ use crate::error::{Doing, Error, Refusal, Result};
 use crate::family;
 use crate::freeze::{Frozen, Process as FrozenProcess};
 use crate::resource::file::{self, Files};
-use crate::resource::memory::{self, Shared, Space};
+use crate::resource::memory::{self, Commons, Relative, Shared, Space};
 use crate::resource::task::posix_timer;
 use crate::resource::task::process::Process;
 use crate::resource::task::seccomp::Filters;
@@ -33,6 +33,8 @@ pub struct Survey {
     pub spaces: Vec<(usize, Space)>,
     /// Memory shared between them.
     pub shared: Shared,
+    /// Pages that they have in common copy-on-write.
+    pub commons: Commons,
     /// Their files.
     pub files: Files,
     /// What was found of an earlier bardo that died, and put right.
@@ -82,12 +84,12 @@ pub fn look(frozen: &mut Frozen, externals: &[String], watch: &dyn Watch) -> Res
             seccomp,
             refusals: &mut refusals,
         };
-        let Some((life, brk)) = visit(process, &mut asks, &mut threads, &mut cleaned, watch)? else {
+        let Some((life, inside)) = visit(process, &mut asks, &mut threads, &mut cleaned, watch)? else {
             processes.push(Process::take(&process.subject, process.stopped_by, None));
             continue;
         };
         processes.push(Process::take(&process.subject, process.stopped_by, Some(life)));
-        let space = memory::survey(&process.subject, brk, &mut shared, &mut refusals)?;
+        let space = memory::survey(&process.subject, inside, &mut shared, &mut refusals)?;
         spaces.push((index, space));
     }
     refuse_shared(frozen, &mut refusals);
@@ -99,7 +101,7 @@ pub fn look(frozen: &mut Frozen, externals: &[String], watch: &dyn Watch) -> Res
     let subjects: Vec<&Subject> = frozen.processes.iter().map(|p| &p.subject).collect();
     let files = file::survey(&subjects, externals, &mut shared, &mut refusals)?;
     shared.complete(&subjects, &mut refusals)?;
-    if let Err(hindrances) = family::plan(&processes) {
+    let births = family::plan(&processes).unwrap_or_else(|hindrances| {
         for hindrance in hindrances {
             refusals.push(frozen.processes[hindrance.process].subject.refusal(
                 hindrance.code,
@@ -109,13 +111,36 @@ pub fn look(frozen: &mut Frozen, externals: &[String], watch: &dyn Watch) -> Res
                 "start the tree, or the process, in a session of its own: setsid(1)",
             ));
         }
-    }
+        family::Births::default()
+    });
     if !refusals.is_empty() {
         refusals.sort();
         refusals.dedup();
         return Err(Error::Refused(refusals));
     }
-    Ok(Survey { processes, threads, spaces, shared, files, cleaned })
+    let commons = commons(&subjects, &births.births, &mut spaces, shared.next_id())?;
+    Ok(Survey { processes, threads, spaces, shared, commons, files, cleaned })
+}
+
+/// Finds what the processes have in common copy-on-write.
+fn commons(
+    subjects: &[&Subject],
+    births: &[family::Birth],
+    spaces: &mut [(usize, Space)],
+    free_id: u64,
+) -> Result<Commons> {
+    let mut spaces: HashMap<usize, &mut Space> =
+        spaces.iter_mut().map(|(index, space)| (*index, space)).collect();
+    let (mut relatives, mut numbers) = (Vec::new(), HashMap::new());
+    for birth in births {
+        let Some(space) = spaces.remove(&birth.process) else { continue };
+        // Whoever is adopted inherits nothing from its parent.
+        let parent = birth.parent.filter(|_| birth.adopted.is_none());
+        let parent = parent.and_then(|parent| numbers.get(&parent).copied());
+        numbers.insert(birth.process, relatives.len());
+        relatives.push(Relative { subject: subjects[birth.process], space, parent });
+    }
+    memory::common::find(&mut relatives, free_id)
 }
 
 /// All pids and tids of the tree as its processes see them.

@@ -6,7 +6,8 @@ use std::os::fd::AsFd;
 
 use bardo_kernel::mmap::find_hole;
 use bardo_kernel::procfs::maps::{self, Area, Special};
-use bardo_kernel::procfs::timers;
+use bardo_kernel::procfs::smaps::{self, VmFlag};
+use bardo_kernel::procfs::{status, timers};
 use bardo_kernel::ptrace::Pinned;
 use bardo_kernel::remote::{AREA_LEN, Candidate, Place, Visit};
 use bardo_kernel::stub::{Arg, Batch};
@@ -14,6 +15,7 @@ use bardo_kernel::{Failed, Sysno};
 
 use crate::error::{Doing, Error, Refusal, Result, Who};
 use crate::freeze::Process as FrozenProcess;
+use crate::resource::memory::Inside;
 use crate::resource::task::posix_timer::{self, OwnerAsked, PosixTimers, TimersAsked};
 use crate::resource::task::process::{Life, ProcessAsked};
 use crate::resource::task::seccomp::Filters;
@@ -48,7 +50,7 @@ pub fn visit(
     records: &mut Vec<Thread>,
     cleaned: &mut Vec<String>,
     watch: &dyn Watch,
-) -> Result<Option<(Life, u64)>> {
+) -> Result<Option<(Life, Inside)>> {
     let FrozenProcess { subject, threads, stopped_by } = process;
     let who = subject.who.clone();
     let pid = (subject.pid(), subject.own_pid);
@@ -108,6 +110,13 @@ pub fn visit(
     let mut visit = Visit::enter(held, mem.as_fd(), subject.pidfd.as_fd(), place, area, careful)
         .doing("entering the process", Some(&who))?;
     visit.run(&mut batch).doing("asking inside the process", Some(&who))?;
+    // The visit's own memory is a mapping like any other that comes later: what is locked of it tells of MCL_FUTURE.
+    let locked = status::read(subject.door).doing("reading its status", Some(&who))?.vm_lck;
+    let lock_future = if locked != subject.status.vm_lck || !cleaned.is_empty() {
+        look_for_lock(subject.door, area).doing("looking whether its memory is locked", Some(&who))?
+    } else {
+        0
+    };
     let mut others = Vec::new();
     for thread in &mut threads[1..] {
         let mut batch = Batch::new();
@@ -172,7 +181,19 @@ pub fn visit(
         }
     }
     let brk = process_asked.brk(&batch).doing("asking for the program break", Some(&who))?;
-    Ok(Some((life, brk)))
+    Ok(Some((life, Inside { brk, lock_future })))
+}
+
+/// The MCL_ flags with which the visit's memory at `area` has been locked.
+fn look_for_lock(pid: i32, area: u64) -> bardo_kernel::Result<u32> {
+    let entries = smaps::read(pid)?;
+    let ours = entries.iter().find(|entry| entry.area.start <= area && area < entry.area.end);
+    let has = |flag| ours.is_some_and(|entry| entry.vm_flags.has(flag));
+    Ok(match (has(VmFlag::Locked), has(VmFlag::LockOnFault)) {
+        (false, _) => 0,
+        (true, false) => libc::MCL_FUTURE as u32,
+        (true, true) => (libc::MCL_FUTURE | libc::MCL_ONFAULT) as u32,
+    })
 }
 
 /// What is mapped, as ranges in order.

@@ -330,6 +330,41 @@ pub fn runs_by_entries(pagemap: BorrowedFd<'_>, start: u64, end: u64) -> Result<
     Ok(runs)
 }
 
+/// Tells of each page of a range that is in memory and that not this process alone has mapped: its address, and the number of
+/// its frame, or 0 where that is hidden from us (without CAP_SYS_ADMIN). The kernel may move a page to another frame at any
+/// time, and put another page there.
+///
+/// # Errors
+/// Those of a read.
+pub fn shared_frames(
+    pagemap: BorrowedFd<'_>,
+    start: u64,
+    end: u64,
+    mut tell: impl FnMut(u64, u64),
+) -> Result<()> {
+    const EXCLUSIVE: u32 = 56;
+    const PRESENT: u32 = 63;
+    check_range(start, end)?;
+    let mut buffer = vec![0u8; ((end - start) / PAGE_BYTES).min(ENTRIES_MAX) as usize * 8];
+    let mut at = start;
+    while at < end {
+        let wanted = ((end - at) / PAGE_BYTES).min(ENTRIES_MAX) as usize * 8;
+        let n = fs::pread(pagemap, &mut buffer[..wanted], at / PAGE_BYTES * 8)?;
+        let (entries, _) = buffer[..n].as_chunks::<8>();
+        if entries.is_empty() {
+            return Err(Failed::unexpected(format!("pread(pagemap {}) = {n}", pagemap.as_raw_fd())));
+        }
+        for entry in entries {
+            let entry = u64::from_ne_bytes(*entry);
+            if entry >> PRESENT & 1 == 1 && entry >> EXCLUSIVE & 1 == 0 {
+                tell(at, entry & ((1 << 55) - 1));
+            }
+            at += PAGE_BYTES;
+        }
+    }
+    Ok(())
+}
+
 /// The pages of a range that are present or swapped, with those of their [`Categories::COMMON`] categories, in order.
 pub fn runs(pagemap: BorrowedFd<'_>, start: u64, end: u64) -> Result<Vec<PageRun>> {
     match runs_by_scan(pagemap, start, end) {

@@ -109,6 +109,34 @@ pub fn map_files() -> Result<()> {
     fs::open_read(directory.join(name)).map(drop)
 }
 
+/// Sealing memory: mseal(2), Linux 6.10.
+pub fn seal() -> Result<()> {
+    // SAFETY: a range of no length: nothing is sealed.
+    unsafe { syscall(Sysno::mseal, [0; 6]) }.map(drop).map_err(|e| e.of("mseal(0, 0)"))
+}
+
+/// Memory that the kernel may drop: MAP_DROPPABLE of mmap(2), Linux 6.11.
+pub fn droppable() -> Result<()> {
+    const MAP_DROPPABLE: i32 = 0x08;
+    let (len, prot) = (4096, (libc::PROT_READ | libc::PROT_WRITE) as usize);
+    let flags = (MAP_DROPPABLE | libc::MAP_ANONYMOUS) as usize;
+    // SAFETY: a new mapping where the kernel likes, which replaces none and is taken away before anybody can use it.
+    unsafe {
+        let at = syscall(Sysno::mmap, [0, len, prot, flags, usize::MAX, 0])
+            .map_err(|e| e.of("mmap(MAP_DROPPABLE)"))?;
+        syscall(Sysno::munmap, [at, len, 0, 0, 0, 0]).map(drop).map_err(|e| e.of("munmap()"))
+    }
+}
+
+/// Guard pages: MADV_GUARD_INSTALL of madvise(2), Linux 6.13.
+pub fn guard_pages() -> Result<()> {
+    const MADV_GUARD_INSTALL: usize = 102;
+    // SAFETY: a range of no length: only whether the advice is known is looked at.
+    unsafe { syscall(Sysno::madvise, [0, 0, MADV_GUARD_INSTALL, 0, 0, 0]) }
+        .map(drop)
+        .map_err(|e| e.of("madvise(0, 0, MADV_GUARD_INSTALL)"))
+}
+
 /// Seeing physical page numbers in pagemap: CAP_SYS_ADMIN.
 pub fn page_numbers() -> Result<()> {
     let fd = fs::open_read(procfs::path(std::process::id() as i32, "pagemap"))?;

@@ -131,6 +131,40 @@ pub fn write_mem(mem: BorrowedFd<'_>, addr: u64, bytes: &[u8]) -> Result<usize> 
     fs::pwrite(mem, bytes, addr)
 }
 
+/// Reads from a `mem` file until the buffer is full.
+///
+/// # Errors
+/// As [`read_mem`]; ESRCH where the address space is gone.
+pub fn read_mem_exact(mem: BorrowedFd<'_>, addr: u64, buffer: &mut [u8]) -> Result<()> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match read_mem(mem, addr + done as u64, &mut buffer[done..])? {
+            0 => return Err(gone(format!("pread(mem, {addr:#x}) = 0"))),
+            n => done += n,
+        }
+    }
+    Ok(())
+}
+
+/// Writes all bytes to a `mem` file.
+///
+/// # Errors
+/// As [`read_mem_exact`].
+pub fn write_mem_exact(mem: BorrowedFd<'_>, addr: u64, bytes: &[u8]) -> Result<()> {
+    let mut done = 0;
+    while done < bytes.len() {
+        match write_mem(mem, addr + done as u64, &bytes[done..])? {
+            0 => return Err(gone(format!("pwrite(mem, {addr:#x}) = 0"))),
+            n => done += n,
+        }
+    }
+    Ok(())
+}
+
+fn gone(call: String) -> Failed {
+    Failed { call, errno: crate::Errno(libc::ESRCH) }
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsFd;

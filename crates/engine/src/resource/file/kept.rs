@@ -47,7 +47,7 @@ impl OpenKept {
         scene: &Scene<'_>,
         out: &mut Collected,
     ) -> Result<()> {
-        if !scene.is_plain(file, out) {
+        if !scene.is_plain(file, out)? {
             return Ok(());
         }
         let inode = scene.keep_content(file)?;

@@ -148,7 +148,7 @@ impl Kind for Proc {
     }
 
     fn collect(&self, file: &Seen, scene: &Scene<'_>, out: &mut Collected) -> Result<()> {
-        if !scene.is_plain(file, out) {
+        if !scene.is_plain(file, out)? {
             return Ok(());
         }
         let system = made_up(file).unwrap_or(PROC);

@@ -5,18 +5,20 @@
 //! process's own. Memory that was ever writable counts as committed (`ac`), even once it is read-only. madvise(2),
 //! mlock(2) and mmap(2)'s MAP_NORESERVE leave flags on an area.
 //!
-//! **In the image**: place, protection, flags; the pages that aren't zero.
+//! **In the image**: place, protection, flags; the pages that aren't zero; which of them were parts of huge pages.
 //!
 //! **Taken how**: `/proc/PID/smaps` and PAGEMAP_SCAN, nothing inside.
 //!
-//! **Put back how**: mmap(2) at the same address, refusing to replace anything; writable if it ever was; huge-page advice
-//! at once, so that the filling profits; then the pages; then protection, advice and locks as they were. Guard pages
-//! (MADV_GUARD_INSTALL) last.
+//! **Put back how**: mmap(2) at the same address, refusing to replace anything; writable if it ever was. What was in huge
+//! pages is made to exist in huge pages; the rest of an area gets its advice only when it is filled, or single pages would
+//! become huge ones. Then the pages; then protection, advice and locks as they were; guard pages (MADV_GUARD_INSTALL); at last
+//! the seals (mseal(2)), which forbid all of that. Memory that the kernel may drop at any time (MAP_DROPPABLE; libc keeps
+//! the state of its random numbers there) comes back empty: nobody draws the same numbers in two restarts of one image.
 //!
 //! **Not saved**: which zero pages were resident; which pages were in swap; names, where the restarting kernel has none
 //! (CONFIG_ANON_VMA_NAME). Adjacent areas of the same kind may come back as one, and as one that may hold guard pages
-//! (`gu`) if one of them did. Refused: hugetlbfs, userfaultfd, sealed, droppable and secret memory, protection keys, shadow
-//! stacks.
+//! (`gu`) if one of them did. Refused: hugetlbfs (the pool of the host may be empty when the pages are needed),
+//! userfaultfd, secret memory, protection keys, shadow stacks.
 
 use bardo_kernel::Sysno;
 use bardo_kernel::procfs::smaps::VmFlag;
@@ -28,6 +30,10 @@ use super::area::{Area, Backing, PAGE, Span};
 const MADV_GUARD_INSTALL: u64 = 102;
 /// MADV_POPULATE_WRITE of `<linux/mman.h>` (5.14).
 const MADV_POPULATE_WRITE: u64 = 23;
+/// MADV_COLLAPSE of `<linux/mman.h>` (6.1).
+const MADV_COLLAPSE: u64 = 25;
+/// MAP_DROPPABLE of `<linux/mman.h>` (6.11), in the place of MAP_PRIVATE.
+const MAP_DROPPABLE: i32 = 0x08;
 /// PR_SET_VMA and PR_SET_VMA_ANON_NAME of `<linux/prctl.h>` (5.17).
 const PR_SET_VMA: u64 = 0x5356_4d41;
 const PR_SET_VMA_ANON_NAME: u64 = 0;
@@ -55,7 +61,8 @@ pub(super) fn map_flags(area: &Area) -> u64 {
 
 /// Adds the step that makes an anonymous area.
 pub(super) fn map(area: &Area, batch: &mut Batch) {
-    let flags = map_flags(area) | (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
+    let kind = if has(area, VmFlag::Droppable) { MAP_DROPPABLE } else { libc::MAP_PRIVATE };
+    let flags = map_flags(area) | (kind | libc::MAP_ANONYMOUS) as u64;
     let prot = value(area.fill_prot().into());
     let args = [value(area.start), value(area.len()), prot, value(flags), value(u64::MAX), value(0)];
     batch.call_for(Sysno::mmap, args, area.start);
@@ -65,20 +72,38 @@ fn advise(area: &Area, advice: u64) -> [Arg; 3] {
     [value(area.start), value(area.len()), value(advice)]
 }
 
-/// Adds the advice that is of use while an area is filled. The kernel may be built without huge pages.
+/// Adds the advice that keeps single pages from becoming huge ones while an area is filled. The kernel may be built without
+/// huge pages.
 pub(super) fn advise_early(area: &Area, batch: &mut Batch) {
-    for (flag, advice) in
-        [(VmFlag::HugePage, libc::MADV_HUGEPAGE), (VmFlag::NoHugePage, libc::MADV_NOHUGEPAGE)]
-    {
-        if has(area, flag) {
-            batch.attempt(Sysno::madvise, advise(area, advice as u64));
-        }
+    if has(area, VmFlag::HugePage) || has(area, VmFlag::NoHugePage) {
+        batch.attempt(Sysno::madvise, advise(area, libc::MADV_NOHUGEPAGE as u64));
     }
 }
 
+/// Adds the steps that make what was in huge pages exist in huge pages.
+pub(super) fn make_huge(area: &Area, huge: &[Span], batch: &mut Batch) {
+    if !has(area, VmFlag::HugePage) || huge.is_empty() {
+        return;
+    }
+    batch.attempt(Sysno::madvise, advise(area, libc::MADV_HUGEPAGE as u64));
+    for span in huge {
+        let args = [value(span.start), value(span.len()), value(MADV_POPULATE_WRITE)];
+        batch.attempt(Sysno::madvise, args);
+    }
+    batch.attempt(Sysno::madvise, advise(area, libc::MADV_NOHUGEPAGE as u64));
+}
+
 /// Adds the last steps for an area, once its pages are there. `empty`: none of its own were put. `guarded`: guard pages
-/// are yet to come.
-pub(super) fn finish(area: &Area, empty: bool, guarded: bool, batch: &mut Batch) {
+/// are yet to come. `huge`: what was in huge pages.
+pub(super) fn finish(area: &Area, empty: bool, guarded: bool, huge: &[Span], batch: &mut Batch) {
+    if has(area, VmFlag::HugePage) {
+        batch.attempt(Sysno::madvise, advise(area, libc::MADV_HUGEPAGE as u64));
+    } else {
+        // The system made them huge without advice, and may do so no more.
+        for span in huge {
+            batch.attempt(Sysno::madvise, [value(span.start), value(span.len()), value(MADV_COLLAPSE)]);
+        }
+    }
     if area.fill_prot() != area.prot {
         let keep_account = area.backing == Backing::Anonymous && empty;
         // mprotect(2) to read-only gives back the commitment of anonymous memory that never had a page (6.7), so an
@@ -129,6 +154,13 @@ pub(super) fn install_guards(area: &Area, guards: &[Span], batch: &mut Batch) {
     }
     if has(area, VmFlag::Locked) {
         lock(area, true, batch);
+    }
+}
+
+/// Adds the step that seals an area, after everything else that is done to memory.
+pub(super) fn seal(area: &Area, batch: &mut Batch) {
+    if has(area, VmFlag::Sealed) {
+        batch.call_for(Sysno::mseal, [value(area.start), value(area.len()), value(0)], 0);
     }
 }
 

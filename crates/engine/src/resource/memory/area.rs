@@ -90,6 +90,8 @@ impl Flags {
         VmFlag::HugePage,
         VmFlag::NoHugePage,
         VmFlag::Mergeable,
+        VmFlag::Sealed,
+        VmFlag::Droppable,
     ];
 
     /// Those among an area's properties that are kept.
@@ -268,7 +270,8 @@ impl Area {
 
     /// Whether its pages can differ from what lies behind it, so that an image must hold them.
     pub fn has_own_pages(&self) -> bool {
-        !self.shared && !self.backing.is_kernels()
+        // What may vanish at any time has vanished.
+        !self.shared && !self.backing.is_kernels() && !self.flags.has(VmFlag::Droppable)
     }
 
     /// The protection while pages are put into it.
@@ -303,6 +306,10 @@ impl Area {
         let shared_stack = self.shared && self.flags.has(VmFlag::GrowsDown);
         match self.backing {
             _ if shared_stack => Some(format!("the area {span} is a stack, and shared")),
+            Backing::Anonymous if !self.shared => None,
+            _ if self.flags.has(VmFlag::Droppable) => {
+                Some(format!("the area {span} may be dropped, and isn't private and anonymous"))
+            }
             Backing::File { file, .. } if file as usize >= files => {
                 Some(format!("the area {span} is of file {file}, and there are {files}"))
             }

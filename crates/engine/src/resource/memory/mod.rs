@@ -8,6 +8,8 @@
 
 pub mod anonymous;
 pub mod area;
+pub mod common;
+pub mod inherit;
 pub mod inode;
 pub mod mapped;
 pub mod object;
@@ -18,13 +20,14 @@ pub mod shared;
 pub mod space;
 pub mod vdso;
 
+pub use common::{Commons, Relative};
 pub use inode::TMPFILE;
 pub use mapped::MappedFiles;
 pub use object::Shared;
 pub use pages::{Taken, take};
 pub use put::Places;
 pub use restore::{MemoryImage, Site};
-pub use space::{Space, survey};
+pub use space::{Inside, Space, survey};
 
 use crate::support::Support;
 
@@ -32,8 +35,9 @@ use crate::support::Support;
 pub const KINDS: &[Support] = &[
     Support {
         kind: "memory/anonymous",
-        kept: "private anonymous memory, heap, stacks, PROT_NONE and guard pages, with advice and locks",
-        not_kept: "hugetlbfs, userfaultfd, sealed, droppable and secret memory, protection keys: refused",
+        kept: "private anonymous memory, heap, stacks, PROT_NONE and guard pages, huge pages, with advice, locks and seals; \
+               droppable memory, as if it had been dropped",
+        not_kept: "hugetlbfs, userfaultfd and secret memory, AIO rings, protection keys, shadow stacks: refused",
         privilege: "",
         workload: "memory/anonymous",
     },
@@ -61,6 +65,14 @@ pub const KINDS: &[Support] = &[
         workload: "memory/shared_anonymous",
     },
     Support {
+        kind: "memory/common",
+        kept: "pages that relatives share copy-on-write: in the image once, and shared again",
+        not_kept: "sharing of pages that were moved or swapped out; of two versions that children of one process share, the \
+                   one that fewer have is copied; huge pages that were shared come back small",
+        privilege: "CAP_SYS_ADMIN to see which pages are shared; else their contents are compared",
+        workload: "memory/workers",
+    },
+    Support {
         kind: "memory/vdso",
         kept: "vdso, vvar and vvar_vclock at their places",
         not_kept: "another kernel's vdso: the host can't run the image",
@@ -69,8 +81,8 @@ pub const KINDS: &[Support] = &[
     },
     Support {
         kind: "memory/space",
-        kept: "program break, code, data, stack, arguments, environment, auxiliary vector, exe link",
-        not_kept: "MCL_FUTURE, which nothing shows",
+        kept: "program break, code, data, stack, arguments, environment, auxiliary vector, exe link, MCL_FUTURE",
+        not_kept: "counters: peaks, faults",
         privilege: "CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN, in the process's user namespace, for the exe link",
         workload: "task/identity",
     },

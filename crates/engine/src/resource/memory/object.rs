@@ -306,6 +306,11 @@ impl Shared {
         Ok(())
     }
 
+    /// The first id that no object has.
+    pub fn next_id(&self) -> u64 {
+        OBJECTS + self.objects.len() as u64
+    }
+
     /// Writes the objects' records.
     pub fn write<W: Write>(&self, image: &mut Writer<W>) -> std::io::Result<()> {
         for object in self.objects.values() {

@@ -1,7 +1,8 @@
 //! Taking pages: from the memory of stopped processes into the image.
 //!
 //! **In the kernel**: PAGEMAP_SCAN tells which pages an address space really has, without touching any;
-//! process_vm_readv(2) copies them out, many ranges a call; `/proc/PID/mem` reads what is mapped without PROT_READ.
+//! process_vm_readv(2) copies them out, many ranges a call; `/proc/PID/mem` reads what is mapped without PROT_READ, and
+//! what is shared copy-on-write ([`super::common`]).
 //!
 //! **In the image**: page frames of at most [`FRAME`] bytes: runs of pages with content, runs of zero pages.
 //!
@@ -24,6 +25,7 @@ use bardo_kernel::process_vm::{self, Range};
 use bardo_kernel::{Errno, Failed, fs};
 
 use super::area::{PAGE, Span};
+use super::common::Commons;
 use super::object::Shared;
 use super::space::Space;
 use crate::error::{Doing, Error, Failure, Result, Who};
@@ -102,7 +104,7 @@ impl<'a> Source<'a> {
 
     pub fn of(subject: &'a Subject, space: &Space) -> Source<'a> {
         let memory = |span: Span, direct| From::Memory { pid: subject.door, addr: span.start, direct };
-        let pieces = space.pages.iter().map(|p| Piece { span: p.span, from: memory(p.span, p.readable) });
+        let pieces = space.pages.iter().map(|p| Piece { span: p.span, from: memory(p.span, p.direct) });
         Source { space: space.id, who: Some(&subject.who), pieces: pieces.collect() }
     }
 
@@ -395,11 +397,14 @@ pub(super) fn cancelled(doing: &str) -> Error {
 pub fn take<W: Write>(
     spaces: &[(&Subject, &Space)],
     shared: &Shared,
+    commons: &Commons,
     image: &mut Writer<W>,
     level: Option<i32>,
     watch: &dyn Watch,
 ) -> Result<Taken> {
-    let mut sources = shared.sources()?;
+    // What is handed on is needed while processes are made.
+    let mut sources = commons.sources();
+    sources.extend(shared.sources()?);
     sources.extend(spaces.iter().map(|(subject, space)| Source::of(subject, space)));
     let total: u64 = sources.iter().map(Source::bytes).sum();
     if total == 0 {

@@ -134,7 +134,7 @@ impl Progress {
 }
 
 /// Writes pages into processes.
-struct Putter<'a> {
+pub(super) struct Putter<'a> {
     image: &'a MemoryImage,
     places: &'a Places,
     files: &'a MappedFiles,
@@ -150,7 +150,7 @@ enum Way {
 }
 
 impl<'a> Putter<'a> {
-    fn new(image: &'a MemoryImage, places: &'a Places, files: &'a MappedFiles) -> Putter<'a> {
+    pub fn new(image: &'a MemoryImage, places: &'a Places, files: &'a MappedFiles) -> Putter<'a> {
         Putter { image, places, files, progress: HashMap::new(), bytes: 0 }
     }
 
@@ -159,11 +159,20 @@ impl<'a> Putter<'a> {
     }
 
     fn put(&mut self, pages: &Pages) -> Result<()> {
-        let wrong = |what: String| Error::Image(pages.unexpected(what));
         if let Some(inode) = self.image.inodes.get(&pages.space) {
             return self.put_into_file(pages, inode.size);
         }
-        let pid = match pages.space {
+        if let Some(common) = self.image.commons.get(&pages.space) {
+            self.image.check_common(pages)?;
+            return common.record.members.iter().try_for_each(|member| self.put_into(*member, pages));
+        }
+        self.put_into(pages.space, pages)
+    }
+
+    /// Puts pages into the memory of a process, or into a shared object.
+    pub fn put_into(&mut self, space: u64, pages: &Pages) -> Result<()> {
+        let wrong = |what: String| Error::Image(pages.unexpected(what));
+        let pid = match space {
             OBJECTS.. => Some(self.places.shared_pid),
             id => self.places.pids.get(&id).copied(),
         };
@@ -176,17 +185,17 @@ impl<'a> Putter<'a> {
             match run.kind {
                 RunKind::Parent { .. } => return Err(parent(pages)),
                 RunKind::Zero => {
-                    for (part, _, of_file) in self.stretches(pages.space, span).map_err(wrong)? {
-                        let over = if of_file { vec![part] } else { self.progress(pages.space).before(part) };
+                    for (part, _, of_file) in self.stretches(space, span).map_err(wrong)? {
+                        let over = if of_file { vec![part] } else { self.progress(space).before(part) };
                         for part in over {
-                            self.write_zeros(pages.space, pid, part)?;
+                            self.write_zeros(space, pid, part)?;
                         }
                     }
                 }
                 RunKind::Data => {
-                    for (part, way, _) in self.stretches(pages.space, span).map_err(wrong)? {
+                    for (part, way, _) in self.stretches(space, span).map_err(wrong)? {
                         let len = part.len() as usize;
-                        let addr = self.address(pages.space, part.start);
+                        let addr = self.address(space, part.start);
                         if way == Way::Direct {
                             direct.push(Range { addr, len });
                             to += len;
@@ -194,11 +203,11 @@ impl<'a> Putter<'a> {
                         }
                         self.write(pid, &direct, &pages.data[from..to])?;
                         direct.clear();
-                        self.force(pages.space, pid, addr, &pages.data[to..to + len])?;
+                        self.force(space, pid, addr, &pages.data[to..to + len])?;
                         to += len;
                         from = to;
                     }
-                    self.progress(pages.space).note(span);
+                    self.progress(space).note(span);
                 }
             }
         }

@@ -7,15 +7,18 @@
 //! the first process runs [`MemoryImage::clear_steps`] and [`MemoryImage::shared_steps`] before it forks; each process runs
 //! [`MemoryImage::map_steps`]; [`MemoryImage::put`] fills them all; each runs [`MemoryImage::finish_steps`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::iter::Peekable;
 
 use bardo_image::Record;
 use bardo_kernel::Sysno;
+use bardo_kernel::probe;
 use bardo_kernel::procfs::maps;
+use bardo_kernel::procfs::smaps::VmFlag;
 use bardo_kernel::stub::{Arg, Batch};
 
 use super::area::{Area, Backing, PAGE, Span, USER_MAX, USER_MIN};
+use super::inherit::CommonImage;
 use super::inode::InodeRecord;
 use super::mapped::{self, MappedFiles};
 use super::object::OBJECTS;
@@ -48,6 +51,12 @@ impl SpaceImage {
         let at = self.areas.partition_point(|a| a.end <= addr);
         (self.areas.get(at)?.start <= addr).then_some(at)
     }
+
+    /// The number of the first area that ends behind an address.
+    pub fn areas_from(&self, addr: u64) -> Option<usize> {
+        let at = self.areas.partition_point(|a| a.end <= addr);
+        (at < self.areas.len()).then_some(at)
+    }
 }
 
 /// One shared object of an image, with its place among all.
@@ -75,6 +84,9 @@ pub struct MemoryImage {
     pub(super) spaces: BTreeMap<u64, SpaceImage>,
     pub(super) objects: BTreeMap<u64, ObjectImage>,
     pub(super) inodes: BTreeMap<u64, InodeRecord>,
+    pub(super) commons: BTreeMap<u64, CommonImage>,
+    /// Whose child a process is, where both have memory.
+    pub(super) parents: HashMap<u64, u64>,
     shared_len: u64,
 }
 
@@ -93,6 +105,7 @@ impl MemoryImage {
             "memory/areas" => self.take_areas(record)?,
             "memory/shared" => self.take_object(record)?,
             "memory/inode" => self.take_inode(record)?,
+            "memory/common" => self.take_common(record)?,
             _ => return Ok(false),
         }
         Ok(true)
@@ -117,12 +130,17 @@ impl MemoryImage {
         if let Some(file) = space.files.iter().find(|f| !f.path.0.is_absolute()) {
             return Err(wrong(format!("the path {:?} isn't absolute", file.path.0)));
         }
-        let mut free_from = 0;
-        for guard in &space.guards {
-            if !guard.is_sound() || guard.start < free_from {
-                return Err(wrong(format!("guard pages at {guard}")));
+        for (spans, what) in [(&space.guards, "guard"), (&space.huge, "huge")] {
+            let mut free_from = 0;
+            for span in spans {
+                if !span.is_sound() || span.start < free_from {
+                    return Err(wrong(format!("{what} pages at {span}")));
+                }
+                free_from = span.end;
             }
-            free_from = guard.end;
+        }
+        if space.lock_future & !((libc::MCL_FUTURE | libc::MCL_ONFAULT) as u32) != 0 {
+            return Err(wrong(format!("the flags {:#x} for mlockall", space.lock_future)));
         }
         let image = SpaceImage { record: space, areas: Vec::new(), filled: Vec::new() };
         if self.spaces.insert(record.id, image).is_some() {
@@ -192,8 +210,10 @@ impl MemoryImage {
     }
 
     /// Whether an object may have this id.
-    fn check_id(&self, record: &Record) -> Result<()> {
-        let taken = self.objects.contains_key(&record.id) || self.inodes.contains_key(&record.id);
+    pub(super) fn check_id(&self, record: &Record) -> Result<()> {
+        let taken = self.objects.contains_key(&record.id)
+            || self.inodes.contains_key(&record.id)
+            || self.commons.contains_key(&record.id);
         let what = match record.id {
             0..OBJECTS => "its id is that of a process",
             _ if taken => "a second one of this id",
@@ -226,6 +246,7 @@ impl MemoryImage {
         let mut refusals = Vec::new();
         let mut told = BTreeSet::new();
         let here = vdso::Here::look()?;
+        refusals.extend(self.check_kernel());
         for space in self.spaces.values() {
             for file in &space.record.files {
                 if told.insert((&file.path, file.size, file.mtime_ns)) {
@@ -237,6 +258,27 @@ impl MemoryImage {
             }
         }
         Ok(refusals)
+    }
+
+    /// What only newer kernels can do for memory, and this one can't.
+    fn check_kernel(&self) -> Vec<Refusal> {
+        let any = |flag| self.spaces.values().flat_map(|s| &s.areas).any(|a| a.flags.has(flag));
+        let guards = self.spaces.values().any(|s| !s.record.guards.is_empty());
+        let wanted = [
+            (any(VmFlag::Sealed), probe::seal as fn() -> _, "sealed memory (mseal)", "6.10"),
+            (any(VmFlag::Droppable), probe::droppable, "droppable memory (MAP_DROPPABLE)", "6.11"),
+            (guards, probe::guard_pages, "guard pages (MADV_GUARD_INSTALL)", "6.13"),
+        ];
+        let missing = wanted.into_iter().filter(|(wanted, probe, ..)| *wanted && probe().is_err());
+        let refuse = |(_, _, what, since): (bool, _, &str, &str)| Refusal {
+            who: None,
+            fd: None,
+            what: what.into(),
+            code: "host/memory",
+            why: "this kernel can't make such memory".into(),
+            remedy: format!("restart on Linux {since} or later"),
+        };
+        missing.map(refuse).collect()
     }
 
     /// Opens every mapped file, and every program, once for each way it is used, at numbers from `base` on. Every process
@@ -318,7 +360,8 @@ impl MemoryImage {
     }
 
     /// The steps that build a space in a process: what is left of `old` is unmapped, all but `keep` (the shelf; the
-    /// shared objects are kept anyway); the program's file is set; vdso and vvar move to their places; every area is mapped.
+    /// shared objects are kept anyway) and what it keeps of its parent's memory; the program's file is set; vdso and vvar move
+    /// to their places; every area is mapped.
     ///
     /// # Errors
     /// An area that lies where `keep` or the shared objects are; no room to move the vdso.
@@ -343,11 +386,14 @@ impl MemoryImage {
             }
         }
         let mut batches = Batches::new(room);
+        let kept = self.kept_areas(id);
+        keep.extend(kept.iter().map(|number| &space.areas[*number]).map(|area| (area.start, area.end)));
         let clear = Self::clear_steps(old, &keep);
         if !clear.is_empty() {
             batches.add(|batch| batch.append(&clear));
         }
-        if may_set_exe && space.record.exe_inode.is_none() {
+        // Whoever keeps anything runs its parent's program.
+        if may_set_exe && space.record.exe_inode.is_none() && kept.is_empty() {
             // While anything of the program before is mapped the kernel takes no other, nor the same (EBUSY): not at the
             // end, when a tree may have mapped bardo itself.
             let fd = files.number(&space.record.files[space.record.exe as usize], false)?;
@@ -361,7 +407,10 @@ impl MemoryImage {
         if !moves.is_empty() {
             batches.add(|batch| batch.append(&moves));
         }
-        for area in &space.areas {
+        for (number, area) in space.areas.iter().enumerate() {
+            if kept.contains(&number) {
+                continue;
+            }
             match area.backing {
                 Backing::Vdso | Backing::Vvar | Backing::VvarVclock => continue,
                 Backing::Anonymous => batches.add(|batch| anonymous::map(area, batch)),
@@ -384,6 +433,22 @@ impl MemoryImage {
         Ok(batches.done)
     }
 
+    /// The steps that make huge pages where there were some, before the filling, and once all processes are made: their
+    /// children have no part in them.
+    ///
+    /// # Errors
+    /// [`Error::Bug`] for an id that isn't in the image.
+    pub fn huge_steps(&self, id: u64, room: usize) -> Result<Vec<Batch>> {
+        let space = self.space(id)?;
+        let mut batches = Batches::new(room);
+        let huge = &mut space.record.huge.iter().peekable();
+        for area in &space.areas {
+            let own = spans_in(area, huge);
+            batches.add(|batch| anonymous::make_huge(area, &own, batch));
+        }
+        Ok(batches.done)
+    }
+
     /// The steps that end a space's building, once its pages are there: protections, advice, locks; the shared objects'
     /// temporary place is unmapped; program break, arguments and auxiliary vector are set. Limits (RLIMIT_MEMLOCK,
     /// RLIMIT_DATA) must not be lowered before.
@@ -395,11 +460,13 @@ impl MemoryImage {
         let space = self.space(id)?;
         let mut batches = Batches::new(room);
         let guards = &mut space.record.guards.iter().peekable();
+        let huge = &mut space.record.huge.iter().peekable();
         let mut guarded = Vec::new();
         for (area, filled) in space.areas.iter().zip(&space.filled).filter(|(a, _)| !a.backing.is_kernels()) {
             // A guard of a hostile image that lies in no area is passed over.
-            let own = guards_in(area, guards);
-            batches.add(|batch| anonymous::finish(area, !filled, !own.is_empty(), batch));
+            let own = spans_in(area, guards);
+            let huge = spans_in(area, huge);
+            batches.add(|batch| anonymous::finish(area, !filled, !own.is_empty(), &huge, batch));
             if !own.is_empty() {
                 guarded.push((area, own));
             }
@@ -418,19 +485,28 @@ impl MemoryImage {
             None => NO_FILE,
         };
         batches.add(|batch| set_mm(&space.record, &space.record.auxv, exe_fd, batch));
+        for area in space.areas.iter().filter(|a| !a.backing.is_kernels()) {
+            batches.add(|batch| anonymous::seal(area, batch));
+        }
+        if space.record.lock_future != 0 {
+            let flags = [value(space.record.lock_future.into())];
+            batches.add(|batch| {
+                batch.call_for(Sysno::mlockall, flags, 0);
+            });
+        }
         Ok(batches.done)
     }
 }
 
-/// The guard pages in an area; `guards` are those that end after the area ahead of it.
-fn guards_in<'a>(area: &Area, guards: &mut Peekable<impl Iterator<Item = &'a Span>>) -> Vec<Span> {
+/// The guard pages, or huge ones, in an area; `spans` are those that end after the area ahead of it.
+fn spans_in<'a>(area: &Area, spans: &mut Peekable<impl Iterator<Item = &'a Span>>) -> Vec<Span> {
     let mut own = Vec::new();
-    while let Some(guard) = guards.peek().filter(|g| g.start < area.end) {
-        own.extend(Some(guard.cut(area.span())).filter(|g| !g.is_empty()));
-        if guard.end > area.end {
+    while let Some(span) = spans.peek().filter(|s| s.start < area.end) {
+        own.extend(Some(span.cut(area.span())).filter(|s| !s.is_empty()));
+        if span.end > area.end {
             break;
         }
-        guards.next();
+        spans.next();
     }
     own
 }
@@ -472,18 +548,18 @@ fn set_mm(record: &SpaceRecord, auxv_bytes: &[u8], exe_fd: u32, batch: &mut Batc
 }
 
 /// Batches that are filled one after another.
-struct Batches {
+pub(super) struct Batches {
     room: usize,
-    done: Vec<Batch>,
+    pub done: Vec<Batch>,
 }
 
 impl Batches {
-    fn new(room: usize) -> Batches {
+    pub fn new(room: usize) -> Batches {
         Batches { room, done: Vec::new() }
     }
 
     /// Adds what belongs together, in a new batch if the last one would become too large.
-    fn add(&mut self, write: impl FnOnce(&mut Batch)) {
+    pub fn add(&mut self, write: impl FnOnce(&mut Batch)) {
         let mut piece = Batch::new();
         write(&mut piece);
         if piece.is_empty() {

@@ -8,12 +8,13 @@
 //! `memory/areas` of the same id, one record or more, with the areas in order.
 //!
 //! **Taken how**: from outside while the process is stopped: smaps, stat, auxv, exe; the program break by brk(0) inside,
-//! since no file shows it (where nothing is on the heap yet, or it was given back). PAGEMAP_SCAN finds the pages.
+//! since no file shows it (where nothing is on the heap yet, or it was given back). PAGEMAP_SCAN finds the pages. Whether
+//! memory that is mapped later will be locked (MCL_FUTURE of mlockall(2)) shows in what the visit has mapped itself.
 //!
 //! **Put back how**: see [`super::restore`]; in the end PR_SET_MM_MAP sets all fields at once. It sets the exe link only for
 //! holders of CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN in the process's user namespace.
 //!
-//! **Not saved**: MCL_FUTURE of mlockall(2), which nothing shows; counters (peaks, faults).
+//! **Not saved**: counters (peaks, faults).
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
@@ -123,6 +124,12 @@ pub struct SpaceRecord {
     /// Guard pages (MADV_GUARD_INSTALL), in order.
     #[serde(default, skip_serializing_if = "is_default")]
     pub guards: Vec<Span>,
+    /// What is in huge pages, in order.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub huge: Vec<Span>,
+    /// MCL_FUTURE and MCL_ONFAULT of mlockall(2).
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub lock_future: u32,
 }
 
 /// The record `memory/areas`.
@@ -136,7 +143,15 @@ pub struct AreasRecord {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Present {
     pub span: Span,
-    pub readable: bool,
+    /// Whether process_vm_readv(2) can read them, and may.
+    pub direct: bool,
+}
+
+impl Present {
+    /// The same pages, to be read through `/proc/PID/mem`.
+    pub fn to_be_read_gently(self) -> Present {
+        Present { direct: false, ..self }
+    }
 }
 
 /// What a survey has found of an address space.
@@ -154,6 +169,12 @@ impl Space {
     /// How many areas it has.
     pub fn areas(&self) -> usize {
         self.areas.len()
+    }
+
+    /// Whether there is an area at this address that can have pages of its own.
+    pub(super) fn has_own_pages_at(&self, addr: u64) -> bool {
+        let at = self.areas.partition_point(|area| area.end <= addr);
+        self.areas.get(at).is_some_and(|area| area.start <= addr && area.has_own_pages())
     }
 
     /// Bytes of pages that will be read.
@@ -200,12 +221,25 @@ fn obstacle(
     Obstacle { code, what: what.into(), why, remedy }
 }
 
-/// Looks at the memory of a stopped process, from outside: writes nothing, and has no page faulted in. `brk` is what
-/// brk(0) gave inside it. Whatever can't be saved goes to `refusals`.
+/// What only a visit can ask.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Inside {
+    /// What brk(0) gave.
+    pub brk: u64,
+    /// MCL_FUTURE and MCL_ONFAULT of mlockall(2), where memory that is mapped from now on is locked.
+    pub lock_future: u32,
+}
+
+/// Looks at the memory of a stopped process, from outside: writes nothing, and has no page faulted in. Whatever can't be saved goes to `refusals`.
 ///
 /// # Errors
 /// Files of `/proc` that can't be read.
-pub fn survey(subject: &Subject, brk: u64, cx: &mut Shared, refusals: &mut Vec<Refusal>) -> Result<Space> {
+pub fn survey(
+    subject: &Subject,
+    inside: Inside,
+    cx: &mut Shared,
+    refusals: &mut Vec<Refusal>,
+) -> Result<Space> {
     let pid = subject.door;
     let who = Some(&subject.who);
     let entries = smaps::read(pid).doing("reading its memory areas", who)?;
@@ -226,16 +260,18 @@ pub fn survey(subject: &Subject, brk: u64, cx: &mut Shared, refusals: &mut Vec<R
         }
     }
     let has_vdso = areas.iter().any(|a| a.backing == Backing::Vdso);
-    let (pages, guards) = find_pages(pid, &areas).doing("looking for its pages", who)?;
+    let Found { pages, guards, huge } = find_pages(pid, &areas).doing("looking for its pages", who)?;
     obstacles.refuse(subject, refusals);
     let record = SpaceRecord {
-        mm: Mm::of(&subject.stat, brk),
+        mm: Mm::of(&subject.stat, inside.brk),
         exe,
         exe_inode,
         auxv: Blob(auxv),
         vdso: cx.here.vdso.filter(|_| has_vdso),
         files: files.files,
         guards,
+        huge,
+        lock_future: inside.lock_future,
     };
     Ok(Space { id: subject.own_pid as u64, record, areas, pages })
 }
@@ -389,23 +425,10 @@ fn flagged(entry: &smaps::Entry) -> Option<Obstacle> {
         let why = "the descriptor behind it, and who waits there, would have to come back with it";
         return Some(obstacle("memory/userfaultfd", "memory watched by userfaultfd", why, LATER));
     }
-    if has(VmFlag::Sealed) {
-        let why = "a restart would have to seal it again before the program runs, and pages come later";
-        return Some(obstacle(
-            "memory/sealed",
-            "sealed memory (mseal)",
-            why,
-            "run the program without mseal",
-        ));
-    }
     if has(VmFlag::ShadowStack) {
         let why = "the kernel lets nobody write one";
         let remedy = "run the program with GLIBC_TUNABLES=glibc.cpu.x86_shstk=off";
         return Some(obstacle("memory/shadow-stack", "a shadow stack", why, remedy));
-    }
-    if has(VmFlag::Droppable) {
-        let why = "its pages may vanish at any time, and a restart has no way to make such memory for libc";
-        return Some(obstacle("memory/droppable", "droppable memory (MAP_DROPPABLE)", why, LATER));
     }
     if first(&[VmFlag::Io, VmFlag::PfnMap]).is_some() {
         let name = if entry.area.path.is_empty() { "device memory".into() } else { entry.area.path.clone() };
@@ -423,8 +446,18 @@ fn flagged(entry: &smaps::Entry) -> Option<Obstacle> {
     None
 }
 
-/// The pages of private memory that are there, and the guard pages.
-fn find_pages(pid: i32, areas: &[Area]) -> bardo_kernel::Result<(Vec<Present>, Vec<Span>)> {
+/// What the page tables tell of private memory.
+#[derive(Debug, Default)]
+struct Found {
+    /// Pages that are there.
+    pages: Vec<Present>,
+    /// Guard pages.
+    guards: Vec<Span>,
+    /// What is in huge pages.
+    huge: Vec<Span>,
+}
+
+fn find_pages(pid: i32, areas: &[Area]) -> bardo_kernel::Result<Found> {
     let (Some(first), Some(last)) = (areas.first(), areas.last()) else { return Ok(Default::default()) };
     let map = pagemap::open(pid)?;
     // Not of a file, and there or swapped out: the kernel drops the rest.
@@ -432,7 +465,10 @@ fn find_pages(pid: i32, areas: &[Area]) -> bardo_kernel::Result<(Vec<Present>, V
         inverted: Categories::FILE,
         all: Categories::FILE,
         any: Categories::PRESENT.with(Categories::SWAPPED),
-        returned: Categories::PFNZERO.with(Categories::SWAPPED).with(Categories::GUARD),
+        returned: Categories::PFNZERO
+            .with(Categories::SWAPPED)
+            .with(Categories::GUARD)
+            .with(Categories::HUGE),
         ..Scan::default()
     };
     let (start, end) = (first.start, last.end.max(first.start));
@@ -475,8 +511,8 @@ fn by_entries(map: &std::os::fd::OwnedFd, areas: &[Area]) -> bardo_kernel::Resul
 }
 
 /// Cuts runs at the bounds of areas, and sorts them into pages and guards.
-fn sort_out(runs: &[PageRun], areas: &[Area]) -> (Vec<Present>, Vec<Span>) {
-    let (mut pages, mut guards): (Vec<Present>, Vec<Span>) = Default::default();
+fn sort_out(runs: &[PageRun], areas: &[Area]) -> Found {
+    let Found { mut pages, mut guards, mut huge } = Found::default();
     let mut areas = areas.iter().filter(|a| a.has_own_pages()).peekable();
     for run in runs {
         let run_span = Span { start: run.start, end: run.end() };
@@ -487,20 +523,28 @@ fn sort_out(runs: &[PageRun], areas: &[Area]) -> (Vec<Present>, Vec<Span>) {
             let of_file = area.backing.is_file();
             if span.is_empty() {
             } else if run.categories.has(Categories::GUARD) {
-                match guards.last_mut() {
-                    Some(last) if last.end == span.start => last.end = span.end,
-                    _ => guards.push(span),
-                }
+                lengthen(&mut guards, span);
             } else if of_file || !run.categories.has(Categories::PFNZERO) {
-                let readable = area.prot & libc::PROT_READ as u32 != 0;
+                if run.categories.has(Categories::HUGE) && !of_file {
+                    lengthen(&mut huge, span);
+                }
+                let direct = area.prot & libc::PROT_READ as u32 != 0;
                 match pages.last_mut() {
-                    Some(last) if last.span.end == span.start && last.readable == readable => {
+                    Some(last) if last.span.end == span.start && last.direct == direct => {
                         last.span.end = span.end
                     }
-                    _ => pages.push(Present { span, readable }),
+                    _ => pages.push(Present { span, direct }),
                 }
             }
         }
     }
-    (pages, guards)
+    Found { pages, guards, huge }
+}
+
+/// Adds a stretch, or makes the last one longer.
+pub(super) fn lengthen(spans: &mut Vec<Span>, span: Span) {
+    match spans.last_mut() {
+        Some(last) if last.end == span.start => last.end = span.end,
+        _ => spans.push(span),
+    }
 }

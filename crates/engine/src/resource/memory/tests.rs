@@ -22,6 +22,7 @@ use super::area::{PAGE, USER_MAX, USER_MIN};
 use super::restore::{MemoryImage, Site};
 use super::{Places, Shared, Space, survey, take};
 use crate::error::{Error, Refusal, Who};
+use crate::resource::memory::{Commons, Inside};
 use crate::restart::Files;
 use crate::subject::Subject;
 use crate::watch::Silent;
@@ -113,10 +114,10 @@ fn subject(pid: i32) -> Subject {
 }
 
 /// The program break, as far as it shows from outside: the heap's end, to the page.
-fn brk(pid: i32) -> u64 {
+fn inside(pid: i32) -> Inside {
     let areas = maps::read(pid).unwrap();
     let heap = areas.iter().filter(|a| a.special == Some(maps::Special::Heap)).map(|a| a.end).max();
-    heap.unwrap_or(stat::read(pid).unwrap().start_brk)
+    Inside { brk: heap.unwrap_or(stat::read(pid).unwrap().start_brk), lock_future: 0 }
 }
 
 fn header() -> Header {
@@ -136,7 +137,7 @@ fn image_with(
     let subjects: Vec<Subject> = pids.iter().map(|pid| subject(*pid)).collect();
     let mut shared = Shared::new().unwrap();
     let spaces: Vec<Space> =
-        subjects.iter().map(|s| survey(s, brk(s.pid()), &mut shared, refusals).unwrap()).collect();
+        subjects.iter().map(|s| survey(s, inside(s.pid()), &mut shared, refusals).unwrap()).collect();
     let tree: Vec<&Subject> = subjects.iter().collect();
     shared.complete(&tree, refusals).unwrap();
     change(&mut shared);
@@ -146,7 +147,7 @@ fn image_with(
         space.write(&mut image).unwrap();
     }
     let pairs: Vec<(&Subject, &Space)> = subjects.iter().zip(&spaces).collect();
-    take(&pairs, &shared, &mut image, level, &Silent).unwrap();
+    take(&pairs, &shared, &Commons::default(), &mut image, level, &Silent).unwrap();
     image.seal().unwrap().0
 }
 
@@ -231,6 +232,9 @@ fn build(bytes: &[u8]) -> Result<Built, Error> {
         for mut batch in image.map_steps(ids[*slot], &files, site, &old, &keep)? {
             assert!(batch.room() <= site.room);
             built.1.run(*slot, &mut batch, here(ids[*slot], "mapping")).unwrap();
+        }
+        for mut batch in image.huge_steps(ids[*slot], site.room)? {
+            built.1.run(*slot, &mut batch, here(ids[*slot], "huge pages")).unwrap();
         }
     }
     let pids = built.0.iter().map(|(id, pid)| (*id, *pid)).collect();

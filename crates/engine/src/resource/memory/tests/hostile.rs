@@ -25,6 +25,8 @@ fn space() -> SpaceRecord {
         vdso: None,
         files: vec![file("/bin/true"), file("/lib/c")],
         guards: vec![],
+        huge: vec![],
+        lock_future: 0,
     }
 }
 

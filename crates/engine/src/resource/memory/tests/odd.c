@@ -45,10 +45,6 @@ int main(int argc, char **argv)
         CHECK(shmat(fd, NULL, 0)), shmctl(fd, IPC_RMID, NULL), expect("memory/sysv");
     if (map(anonymous | MAP_HUGETLB | MAP_NORESERVE, -1) != MAP_FAILED)
         expect("memory/hugetlb");
-    if (map(MAP_ANONYMOUS | 8 /* MAP_DROPPABLE */, -1) != MAP_FAILED)
-        expect("memory/droppable");
-    if ((at = map(anonymous, -1)) != MAP_FAILED && syscall(462 /* mseal */, at, 4 * P, 0) == 0)
-        expect("memory/sealed");
     if ((fd = syscall(447 /* memfd_secret */, 0)) != -1 && ftruncate(fd, 4 * P) == 0 && map(MAP_SHARED, fd) != MAP_FAILED)
         expect("memory/secret");
     unsigned long aio = 0;

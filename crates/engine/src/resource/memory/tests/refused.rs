@@ -18,7 +18,7 @@ fn memory_that_cannot_be_saved_is_refused_by_name() {
     let subject = subject(target.pid());
     let mut refusals = Vec::new();
     let mut shared = Shared::new().unwrap();
-    survey(&subject, brk(target.pid()), &mut shared, &mut refusals).unwrap();
+    survey(&subject, inside(target.pid()), &mut shared, &mut refusals).unwrap();
     shared.complete(&[&subject], &mut refusals).unwrap();
     let expected: BTreeSet<&str> = expected.split_whitespace().collect();
     assert!(expected.len() >= 2, "{expected:?}");
@@ -27,7 +27,7 @@ fn memory_that_cannot_be_saved_is_refused_by_name() {
     // And again the same: the first look has changed nothing.
     let mut again = Vec::new();
     let mut shared = Shared::new().unwrap();
-    survey(&subject, brk(target.pid()), &mut shared, &mut again).unwrap();
+    survey(&subject, inside(target.pid()), &mut shared, &mut again).unwrap();
     shared.complete(&[&subject], &mut again).unwrap();
     assert_eq!(again, refusals);
 }
@@ -79,11 +79,11 @@ fn failure(
     let subject = subject(target.pid());
     let mut shared = Shared::new().unwrap();
     let mut refusals = Vec::new();
-    let space = survey(&subject, brk(target.pid()), &mut shared, &mut refusals).unwrap();
+    let space = survey(&subject, inside(target.pid()), &mut shared, &mut refusals).unwrap();
     shared.complete(&[&subject], &mut refusals).unwrap();
     before(&mut target);
     let mut image = Writer::begin(Small(room), &header()).unwrap();
-    match take(&[(&subject, &space)], &shared, &mut image, None, watch) {
+    match take(&[(&subject, &space)], &shared, &Commons::default(), &mut image, None, watch) {
         Err(Error::Failed(failure)) => failure,
         other => panic!("{other:?}"),
     }
