@@ -410,6 +410,9 @@ impl<'a> Tree<'a> {
                 self.run_leader(member, &mut batch, "taking file locks again")?;
             }
             let mut batch = Batch::new();
+            if !self.plan.files.has_cwd(member.pid) {
+                life.put_cwd(&mut batch);
+            }
             life.put(&born.limits, &mut batch);
             self.run_leader(member, &mut batch, "putting the process's state back")?;
             self.make_timers(member, &life.posix_timers)?;

@@ -298,6 +298,28 @@ pub fn rename_new(from: &Path, to: &Path) -> Result<()> {
     }
 }
 
+/// Makes a directory (mkdirat(2)).
+///
+/// # Errors
+/// EEXIST, ENOENT, EACCES, EROFS.
+pub fn make_directory(path: &Path, mode: u32) -> Result<()> {
+    let c = c_path(path)?;
+    let args = [libc::AT_FDCWD as usize, c.as_ptr() as usize, mode as usize, 0, 0, 0];
+    // SAFETY: the path lives over the call.
+    unsafe { syscall(Sysno::mkdirat, args) }.map(drop).map_err(|e| e.of(format!("mkdir({path:?})")))
+}
+
+/// Takes the name of an empty directory away (unlinkat(2), AT_REMOVEDIR).
+///
+/// # Errors
+/// ENOTEMPTY, ENOENT, EACCES.
+pub fn remove_directory(path: &Path) -> Result<()> {
+    let c = c_path(path)?;
+    let args = [libc::AT_FDCWD as usize, c.as_ptr() as usize, libc::AT_REMOVEDIR as usize, 0, 0, 0];
+    // SAFETY: the path lives over the call.
+    unsafe { syscall(Sysno::unlinkat, args) }.map(drop).map_err(|e| e.of(format!("rmdir({path:?})")))
+}
+
 /// Takes a name away (unlinkat(2)).
 pub fn unlink(path: &Path) -> Result<()> {
     let c = c_path(path)?;

@@ -1,14 +1,16 @@
 //! What an image says about files, and what a restart makes of it: read, check, open, move into place.
 
 use std::collections::BTreeMap;
+use std::os::fd::AsRawFd;
 
 use bardo_image::Record;
-use bardo_kernel::stub::{Batch, Batches};
-use bardo_kernel::{fcntl, rlimit};
+use bardo_kernel::stub::{Arg, Batch, Batches};
+use bardo_kernel::{Sysno, fcntl, rlimit};
 use serde::de::DeserializeOwned;
 
 use super::epoll::{self, Watched};
 use super::external::{self, Connections};
+use super::gone::GoneDirectory;
 use super::lock::{self, Held};
 use super::owner::{self, Owned};
 use super::pidfd::{self, OpenPidfd};
@@ -31,6 +33,10 @@ pub struct FilesImage {
     pub(super) inodes: BTreeMap<u64, u64>,
     /// Open files that stand for a process, and can't be opened before it is there.
     pub(super) proc: BTreeMap<u64, OpenProc>,
+    /// Removed directories, by their numbers.
+    pub(super) gone: BTreeMap<u64, GoneDirectory>,
+    /// Which of them a process works in.
+    pub(super) cwds: BTreeMap<i32, u64>,
     /// What each process locks.
     pub(super) locks: BTreeMap<i32, Vec<Held>>,
     /// What each epoll watches.
@@ -211,7 +217,9 @@ impl FilesImage {
     fn numbers(&self, base: i32) -> u64 {
         let roles: usize = self.files.values().map(|file| file.names().len()).sum();
         // A few more pass by while the others are opened.
-        u64::from(base.max(0) as u32) + (self.files.len() + roles + 2 * self.pipes.len() + 64) as u64
+        u64::from(base.max(0) as u32)
+            + (self.files.len() + roles + 2 * self.pipes.len() + self.gone.len() + 3 * self.inodes.len() + 64)
+                as u64
     }
 
     /// Opens everything once, at numbers from `base` on, which must be above [`FilesImage::highest_fd`]. All are
@@ -224,10 +232,13 @@ impl FilesImage {
             return Err(Error::Bug(format!("base {base}, with descriptors up to {}", self.highest_fd())));
         }
         rlimit::raise_files(self.numbers(base)).doing("raising the limit of open files", None)?;
-        let mut making = Making::new(base, Connections::new(external), &self.pipes, inodes);
+        let mut making = Making::new(base, Connections::new(external), &self.pipes, &self.gone, inodes);
         for (id, file) in &self.files {
             let fd = file.open(*id, &mut making)?;
             making.put(*id, fd)?;
+        }
+        for number in self.cwds.values() {
+            making.directory(*number)?;
         }
         let pool = making.finish();
         epoll::fill(&self.epolls, &self.files, &pool)?;
@@ -245,7 +256,19 @@ impl FilesImage {
     /// The steps by which a process, which inherited the pool, gets the table of the process that had this pid: batches of at
     /// most `room` bytes. A process without descriptors gets an empty table.
     pub fn steps(&self, pid: i32, pool: &Pool, room: usize) -> Vec<Batch> {
-        table::steps(self.tables.get(&pid).map_or(&[], Vec::as_slice), pool, room)
+        let mut batches = Vec::new();
+        if let Some(directory) = self.cwds.get(&pid).and_then(|number| pool.gone(*number)) {
+            let mut batch = Batch::new();
+            batch.call_for(Sysno::fchdir, [Arg::Value(directory.as_raw_fd() as u64)], 0);
+            batches.push(batch);
+        }
+        batches.extend(table::steps(self.tables.get(&pid).map_or(&[], Vec::as_slice), pool, room));
+        batches
+    }
+
+    /// Whether a process works in a directory that was removed: it is there once it has its table.
+    pub fn has_cwd(&self, pid: i32) -> bool {
+        self.cwds.contains_key(&pid)
     }
 
     /// The processes, as they see themselves, that open files stand for.
@@ -282,7 +305,7 @@ impl FilesImage {
 
 /// A descriptor that lies at or above `base`: itself, or a duplicate there.
 pub(super) fn lift(fd: std::os::fd::OwnedFd, base: i32) -> Result<std::os::fd::OwnedFd> {
-    use std::os::fd::{AsFd, AsRawFd};
+    use std::os::fd::AsFd;
     if fd.as_raw_fd() >= base {
         return Ok(fd);
     }

@@ -21,7 +21,7 @@ use crate::error::{Doing, Result};
 use crate::resource::memory::TMPFILE;
 
 /// O_NOFOLLOW and O_DIRECTORY spoke of the path's last part, and there is no path any more.
-const FLAGS: i32 = REOPEN & !(libc::O_DIRECTORY | libc::O_NOFOLLOW) | TMPFILE;
+const FLAGS: i32 = REOPEN & !(libc::O_DIRECTORY | libc::O_NOFOLLOW) | libc::O_PATH | TMPFILE;
 /// What fcntl(2) may change of an open file.
 const STATUS: i32 = libc::O_APPEND | libc::O_NONBLOCK | libc::O_DIRECT | libc::O_NOATIME;
 

@@ -58,8 +58,7 @@ impl Kind for Memfd {
     }
 
     fn claims(&self, file: &Seen, scene: &Scene<'_>) -> bool {
-        file.flags & libc::O_PATH == 0
-            && file.stat.kind() == libc::S_IFREG
+        file.stat.kind() == libc::S_IFREG
             && file.reach == Reach::Deleted
             && file.link.as_os_str().as_bytes().starts_with(b"/memfd:")
             // Those of huge pages are on another file system.

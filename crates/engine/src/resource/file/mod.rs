@@ -17,6 +17,7 @@ pub mod directory;
 pub mod epoll;
 pub mod eventfd;
 pub mod external;
+pub mod gone;
 pub mod image;
 pub mod kept;
 pub mod lock;
@@ -152,6 +153,7 @@ pub const KINDS: &[&dyn Kind] = &[
     &proc::Proc,
     &regular::Regular,
     &directory::Directory,
+    &gone::Gone,
     &memfd::Memfd,
     &unlinked::Unlinked,
     &eventfd::Eventfd,

@@ -9,7 +9,8 @@
 //!
 //! **Put back how**: open(2) with O_PATH by the path. That opens nothing, so any type of file is safe.
 //!
-//! **Not saved**: names that lead nowhere any more (`file/deleted`, …) are refused.
+//! **Not saved**: names that lead nowhere any more are refused, but for regular files ([`super::unlinked`]) and directories
+//! ([`super::gone`]); so are those of a process's directory in proc.
 
 use std::os::fd::OwnedFd;
 
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::path::{Place, Reach, type_name};
 use super::pool::Making;
+use super::proc;
 use super::scene::{Scene, Seen};
 use super::survey::Collected;
 use super::{FilesImage, Hindrance, Kind, Rules, Saved, image};
@@ -47,7 +49,7 @@ impl Kind for PathOnly {
         Support {
             kind: NAME,
             kept: "O_PATH descriptors: path and flags",
-            not_kept: "those of deleted files, or of /proc: refused",
+            not_kept: "those of deleted FIFOs, sockets and devices, and of a process in /proc: refused",
             privilege: "",
             workload: "file/regular",
         }
@@ -58,7 +60,7 @@ impl Kind for PathOnly {
     }
 
     fn claims(&self, file: &Seen, _: &Scene<'_>) -> bool {
-        file.flags & libc::O_PATH != 0 && file.reach == Reach::Same
+        file.flags & libc::O_PATH != 0 && file.reach == Reach::Same && !proc::is_of_process(file)
     }
 
     fn collect(&self, file: &Seen, _: &Scene<'_>, out: &mut Collected) -> Result<()> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use super::external::Connections;
+use super::gone::{Directories, GoneDirectory};
 use super::image::lift;
 use super::pipe::{OpenPipe, SavedPipe};
 use crate::error::{Error, Result};
@@ -15,12 +16,14 @@ pub struct Pool {
     files: BTreeMap<u64, OwnedFd>,
     /// Where an open file of the outside stood for several of 0, 1 and 2, each may be connected elsewhere now.
     roles: BTreeMap<(u64, i32), OwnedFd>,
+    /// Removed directories, which somebody may work in.
+    gone: Directories,
 }
 
 impl Pool {
     #[cfg(test)]
     pub(super) fn of(id: u64, fd: OwnedFd) -> Pool {
-        Pool { files: BTreeMap::from([(id, fd)]), roles: BTreeMap::new() }
+        Pool { files: BTreeMap::from([(id, fd)]), roles: BTreeMap::new(), gone: Directories::default() }
     }
 
     /// Our descriptor of an open file; `target` is the number that it is to have in a process.
@@ -36,6 +39,11 @@ impl Pool {
     /// Our descriptor of an open file; `target` is the number that it has, or had, in a process.
     pub(super) fn borrow_as(&self, id: u64, target: i32) -> Option<BorrowedFd<'_>> {
         self.roles.get(&(id, target)).or_else(|| self.files.get(&id)).map(AsFd::as_fd)
+    }
+
+    /// Our descriptor of a removed directory, by its number in the image.
+    pub(super) fn gone(&self, number: u64) -> Option<BorrowedFd<'_>> {
+        self.gone.get(number)
     }
 
     /// How many open files there are.
@@ -57,6 +65,7 @@ pub struct Making<'a> {
     pub(super) connections: Connections<'a>,
     /// Inodes whose content comes from the image.
     pub inodes: &'a MappedFiles,
+    saved_gone: &'a BTreeMap<u64, GoneDirectory>,
     saved_pipes: &'a BTreeMap<u64, SavedPipe>,
     pipes: BTreeMap<u64, OpenPipe>,
     pool: Pool,
@@ -67,10 +76,16 @@ impl<'a> Making<'a> {
         base: i32,
         connections: Connections<'a>,
         saved_pipes: &'a BTreeMap<u64, SavedPipe>,
+        saved_gone: &'a BTreeMap<u64, GoneDirectory>,
         inodes: &'a MappedFiles,
     ) -> Making<'a> {
-        let pool = Pool { files: BTreeMap::new(), roles: BTreeMap::new() };
-        Making { base, connections, inodes, saved_pipes, pipes: BTreeMap::new(), pool }
+        let pool = Pool { files: BTreeMap::new(), roles: BTreeMap::new(), gone: Directories::default() };
+        Making { saved_gone, base, connections, inodes, saved_pipes, pipes: BTreeMap::new(), pool }
+    }
+
+    /// A removed directory of the image, made when it is first asked for.
+    pub(super) fn directory(&mut self, number: u64) -> Result<BorrowedFd<'_>> {
+        self.pool.gone.make(number, self.saved_gone, self.base)
     }
 
     /// A pipe of the image, made and filled when it is first asked for.

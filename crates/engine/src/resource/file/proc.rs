@@ -101,15 +101,13 @@ fn made_up(file: &Seen) -> Option<&'static str> {
 
 /// The file system's name, if it is an open file of such a one.
 fn system_of(file: &Seen) -> Option<&'static str> {
-    let is = file.flags & libc::O_PATH == 0
-        && matches!(file.stat.kind(), libc::S_IFREG | libc::S_IFDIR)
-        && file.reach == Reach::Same;
+    let is = matches!(file.stat.kind(), libc::S_IFREG | libc::S_IFDIR) && file.reach == Reach::Same;
     made_up(file).filter(|_| is)
 }
 
 /// Whether it stands for a process, and can't be opened before that is there.
 pub(super) fn is_of_process(file: &Seen) -> bool {
-    system_of(file) == Some(PROC) && of_process(&file.link).is_some()
+    file.reach == Reach::Same && of_process(&file.link).is_some()
 }
 
 /// Whose file it is, if it is one of a process's: the pid, and the path below `/proc/PID`.
@@ -144,7 +142,7 @@ impl Kind for Proc {
     }
 
     fn claims(&self, file: &Seen, _: &Scene<'_>) -> bool {
-        system_of(file).is_some()
+        file.flags & libc::O_PATH == 0 && system_of(file).is_some()
     }
 
     fn collect(&self, file: &Seen, scene: &Scene<'_>, out: &mut Collected) -> Result<()> {

@@ -7,6 +7,7 @@ use bardo_image::{Value, Writer};
 use bardo_kernel::kcmp;
 use serde::Serialize;
 
+use super::gone::{self, Numbers};
 use super::scene::{Entry, Holder, Scene, Seen, unite};
 use super::{KINDS, external, lock, owner, table};
 use crate::error::{Doing, Error, Refusal, Result, Who};
@@ -20,6 +21,8 @@ pub struct Collected {
     refusals: Vec<Refusal>,
     externals: Vec<String>,
     late: Vec<(&'static str, u64, Value)>,
+    /// Removed directories.
+    pub gone: Numbers,
 }
 
 impl Collected {
@@ -73,6 +76,19 @@ impl Collected {
     /// Whether this open file belongs to the outside.
     pub(super) fn is_external(&self, id: u64) -> bool {
         self.records.iter().any(|(kind, of, _)| *kind == external::NAME && *of == id)
+    }
+
+    /// Refuses a process, by its index, for what isn't a descriptor of its.
+    pub fn refuse_process(
+        &mut self,
+        scene: &Scene<'_>,
+        subject: usize,
+        code: &'static str,
+        what: impl Into<String>,
+        why: &str,
+        remedy: &str,
+    ) {
+        self.refusals.push(scene.subjects[subject].refusal(code, None, what, why, remedy));
     }
 
     /// Names something that belongs to the outside; several open files of it have one name.
@@ -156,6 +172,7 @@ pub fn survey(
     out.records.extend(late);
     owner::collect(&scene, &mut out)?;
     lock::collect(&scene, &mut out)?;
+    gone::collect_cwds(&scene, &mut out)?;
     refusals.append(&mut out.refusals);
     let mut held = BTreeMap::new();
     for file in &scene.files {

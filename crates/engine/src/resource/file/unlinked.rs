@@ -84,8 +84,7 @@ impl Kind for Unlinked {
     }
 
     fn claims(&self, file: &Seen, scene: &Scene<'_>) -> bool {
-        file.flags & libc::O_PATH == 0
-            && file.stat.kind() == libc::S_IFREG
+        file.stat.kind() == libc::S_IFREG
             && file.stat.nlink == 0
             && file.reach == Reach::Deleted
             && is_of_bytes(file, scene)

@@ -208,10 +208,14 @@ impl Life {
         })
     }
 
-    /// Puts back, inside the process, what all its threads share. Memory and files are there already.
-    pub fn put(&self, now: &Limits, batch: &mut Batch) {
+    /// Goes back, inside the process, to where it worked; a directory that was removed is the family of files'.
+    pub fn put_cwd(&self, batch: &mut Batch) {
         let cwd = batch.text(&self.cwd);
         batch.call(Sysno::chdir, [cwd]);
+    }
+
+    /// Puts back, inside the process, what all its threads share. Memory and files are there already.
+    pub fn put(&self, now: &Limits, batch: &mut Batch) {
         batch.attempt(Sysno::umask, [Arg::Value(u64::from(self.umask))]);
         batch.attempt(Sysno::personality, [Arg::Value(u64::from(self.personality))]);
         self.actions.put(batch);
