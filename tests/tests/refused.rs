@@ -95,3 +95,9 @@ fn sessions_orphans_side_by_side() {
     let workload = Workload::start("refused", &["session-apart"]);
     expect_refusal_below(workload, &["it is in session", "task/session"]);
 }
+
+#[test]
+fn shared_directory_of_one_who_left_it() {
+    let workload = Workload::start("refused", &["shared-directory-apart"]);
+    expect_refusal_below(workload, &["it shares its working directory", "task/shared-fs"]);
+}

@@ -316,6 +316,10 @@ int main(int argc, char **argv)
         have(clone(pause_for_ever, stack + 65536 - 64, CLONE_VM | SIGCHLD, NULL));
         prctl(PR_SET_NAME, "parent");
     }
+    is("shared-directory-apart") {
+        extern void shared_directory_apart(void);
+        shared_directory_apart();
+    }
     is("session-apart") {
         extern void session_apart(void);
         session_apart();
@@ -420,6 +424,23 @@ void session_apart(void)
         must(prctl(PR_SET_CHILD_SUBREAPER, 0));
         must(kill(middle, SIGKILL));
         must(waitpid(middle, NULL, 0));
+        close(must(open(data_path("apart"), O_WRONLY | O_CREAT | O_CLOEXEC, 0644)));
+        live_on();
+        _exit(0);
+    }
+    while (access(data_path("apart"), F_OK) == -1)
+        usleep(1000);
+}
+
+/* A grandchild shares our working directory, and the one between us has left it. */
+void shared_directory_apart(void)
+{
+    if (must(syscall(SYS_clone, CLONE_FS | SIGCHLD, NULL, NULL, NULL, NULL)) == 0) {
+        if (must(syscall(SYS_clone, CLONE_FS | SIGCHLD, NULL, NULL, NULL, NULL)) == 0) {
+            live_on();
+            _exit(0);
+        }
+        must(unshare(CLONE_FS));
         close(must(open(data_path("apart"), O_WRONLY | O_CREAT | O_CLOEXEC, 0644)));
         live_on();
         _exit(0);

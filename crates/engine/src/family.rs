@@ -9,6 +9,7 @@
 //! The survey asks this module whether a tree can be made; the restart follows the answer.
 
 pub mod adoption;
+pub mod sharing;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -41,6 +42,8 @@ pub struct Birth {
     pub adopted: Option<usize>,
     /// Whether it makes a group for others that it isn't in itself any more, before it goes to its own.
     pub leads_others: bool,
+    /// The flags of clone(2) for what it shares with its parent.
+    pub shares: u64,
     /// What it does about its group.
     pub group: Group,
 }
@@ -233,6 +236,7 @@ pub fn plan(processes: &[Process]) -> Result<Births, Vec<Hindrance>> {
                 leads_session: tree.leads(index),
                 adopted: None,
                 leads_others: leads_others[index],
+                shares: 0,
                 group: tree.group(index, revived),
             }
         })
@@ -242,6 +246,10 @@ pub fn plan(processes: &[Process]) -> Result<Births, Vec<Hindrance>> {
             births[*child].adopted = Some(number);
             births[*child].early = false;
         }
+    }
+    sharing::plan(&tree, &mut births, &mut hindrances);
+    if !hindrances.is_empty() {
+        return Err(hindrances);
     }
     in_order(births, adoptions)
 }
@@ -294,6 +302,8 @@ mod tests {
             stop_told: false,
             session_outside: false,
             leader_ended: None,
+            files_with: None,
+            directory_with: None,
             life: None,
         }
     }
@@ -402,6 +412,19 @@ mod tests {
         tree[1].session_outside = true;
         let made = plan(&tree).unwrap();
         assert!(made.births[1].early && made.adoptions.is_empty());
+    }
+
+    #[test]
+    fn tables_are_shared_with_parents_alone() {
+        let mut tree = [process(10, 1, 10, 10), process(11, 10, 10, 10), process(12, 11, 10, 10)];
+        tree[1].files_with = Some(10);
+        tree[2].files_with = Some(10);
+        tree[2].directory_with = Some(11);
+        let shares: Vec<u64> = plan(&tree).unwrap().births.iter().map(|birth| birth.shares).collect();
+        let (files, fs) = (libc::CLONE_FILES as u64, libc::CLONE_FS as u64);
+        assert_eq!(shares, [0, files, files | fs]);
+        tree[1].files_with = None;
+        assert_eq!(plan(&tree).unwrap_err()[0].code, "task/shared-files");
     }
 
     #[test]

@@ -297,8 +297,8 @@ impl<'a> Tree<'a> {
             for some in some.chunks(100) {
                 let mut batch = Batch::new();
                 for child in some {
-                    let clone =
-                        CloneArgs { flags: 0, exit_signal: child.exit_signal, set_tid: vec![child.pid] };
+                    let (flags, exit_signal) = (child.shares, child.exit_signal);
+                    let clone = CloneArgs { flags, exit_signal, set_tid: vec![child.pid] };
                     batch.clone3(&clone, self.shelf.open(child.slot));
                 }
                 let pid = self.pids[member.index];
@@ -390,12 +390,17 @@ impl<'a> Tree<'a> {
     pub fn furnish(&mut self, memory: &MemoryImage, open: &Opened) -> Result<()> {
         let born = self.born.as_ref().ok_or_else(|| Error::Bug("the tree has no root".into()))?;
         for member in self.plan.living() {
-            let life = self.life(member)?;
             for mut batch in memory.finish_steps(member.pid as u64, &open.mapped, self.site())? {
                 self.run_leader(member, &mut batch, "finishing memory")?;
             }
-            for mut batch in self.plan.files.steps(member.pid, &open.pool, self.shelf.room()) {
-                self.run_leader(member, &mut batch, "putting descriptors in place")?;
+        }
+        for member in self.plan.living() {
+            let life = self.life(member)?;
+            // A table that is shared has been put together by the first who has it.
+            if member.shares & libc::CLONE_FILES as u64 == 0 {
+                for mut batch in self.plan.files.steps(member.pid, &open.pool, self.shelf.room()) {
+                    self.run_leader(member, &mut batch, "putting descriptors in place")?;
+                }
             }
             let here = |pid: i32| Some(self.pids[self.plan.living().find(|m| m.pid == pid)?.index]);
             for mut batch in self.plan.files.proc_steps(member.pid, &here)? {

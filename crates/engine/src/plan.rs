@@ -44,6 +44,8 @@ pub struct Member {
     pub exit_signal: u64,
     /// The adoption by which it comes to its parent.
     pub adopted: Option<usize>,
+    /// The flags of clone(2) for what it shares with its parent.
+    pub shares: u64,
     /// The slot of the parent's thread that makes it.
     pub parent_slot: usize,
     /// Its leader's slot.
@@ -191,6 +193,7 @@ impl Plan {
                 parent: birth.parent,
                 early: birth.early,
                 adopted: birth.adopted,
+                shares: birth.shares,
                 exit_signal: (process.exit_signal.max(0) as u64) & 0xff,
                 slot: leader_slot,
                 leader_ended: process.leader_ended,

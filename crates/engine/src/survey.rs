@@ -98,6 +98,7 @@ pub fn look(frozen: &mut Frozen, externals: &[String], watch: &dyn Watch) -> Res
     }
     own_parents(frozen, &mut processes)?;
     find_outside_sessions(frozen, &mut processes)?;
+    family::sharing::find(frozen, &mut processes)?;
     let subjects: Vec<&Subject> = frozen.processes.iter().map(|p| &p.subject).collect();
     let files = file::survey(&subjects, externals, &mut shared, &mut refusals)?;
     shared.complete(&subjects, &mut refusals)?;
@@ -328,7 +329,6 @@ fn refuse_shared(frozen: &Frozen, refusals: &mut Vec<Refusal>) {
         frozen.processes.iter().map(|p| &p.subject).filter(|s| !s.zombie).collect();
     for (what, name, code) in [
         (kcmp::What::Vm, "address space", "task/shared-memory"),
-        (kcmp::What::Fs, "working directory and umask", "task/shared-fs"),
         (kcmp::What::Sighand, "signal handlers", "task/shared-handlers"),
     ] {
         let order = |a: &Subject, b: &Subject| {

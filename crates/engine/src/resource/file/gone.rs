@@ -15,6 +15,7 @@
 //! directory.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -214,7 +215,7 @@ impl Kind for Gone {
     }
 
     fn collect(&self, file: &Seen, scene: &Scene<'_>, out: &mut Collected) -> Result<()> {
-        if !scene.is_plain(file, out) {
+        if !scene.is_plain(file, out)? {
             return Ok(());
         }
         let number = out.gone.of(&file.stat);
@@ -289,10 +290,10 @@ impl Directories {
         saved: &BTreeMap<u64, GoneDirectory>,
         base: i32,
     ) -> Result<BorrowedFd<'_>> {
-        if !self.0.contains_key(&number) {
+        if let Entry::Vacant(place) = self.0.entry(number) {
             let saved = saved.get(&number);
             let saved = saved.ok_or_else(|| Error::Bug(format!("the unknown directory {number}")))?;
-            self.0.insert(number, image::lift(saved.make()?, base)?);
+            place.insert(image::lift(saved.make()?, base)?);
         }
         self.get(number).ok_or_else(|| Error::Bug(format!("the directory {number} wasn't made")))
     }

@@ -56,6 +56,7 @@ use crate::support::Support;
 
 pub use image::FilesImage;
 pub use pool::Pool;
+pub use scene::unite;
 pub use survey::{Files, survey};
 
 use pool::Making;

@@ -559,7 +559,7 @@ fn by_offset(
 
 /// Sorts by an order that may fail to be told, and joins what is equal: each class in ascending order of its members.
 /// A merge sort, so that no comparison is made twice and a failure ends it at once.
-pub(super) fn unite(
+pub fn unite(
     members: Vec<usize>,
     compare: &impl Fn(usize, usize) -> Result<std::cmp::Ordering>,
 ) -> Result<Vec<Vec<usize>>> {

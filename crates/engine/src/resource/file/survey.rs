@@ -8,7 +8,7 @@ use bardo_kernel::kcmp;
 use serde::Serialize;
 
 use super::gone::{self, Numbers};
-use super::scene::{Entry, Holder, Scene, Seen, unite};
+use super::scene::{Entry, Holder, Scene, Seen};
 use super::{KINDS, external, lock, owner, table};
 use crate::error::{Doing, Error, Refusal, Result, Who};
 use crate::resource::memory::Shared;
@@ -159,7 +159,7 @@ pub fn survey(
     shared: &mut Shared,
     refusals: &mut Vec<Refusal>,
 ) -> Result<Files> {
-    refuse_shared_tables(subjects, refusals)?;
+    refuse_own_tables(subjects, refusals)?;
     let scene = Scene::look(subjects, vouched, shared)?;
     let mut out = Collected::default();
     for file in &scene.files {
@@ -189,14 +189,12 @@ pub fn survey(
     })
 }
 
-/// Refuses tables that two processes share (CLONE_FILES), and threads with a table of their own (unshare(2)).
-fn refuse_shared_tables(subjects: &[&Subject], refusals: &mut Vec<Refusal>) -> Result<()> {
+/// Refuses threads with a table of their own (unshare(2)).
+fn refuse_own_tables(subjects: &[&Subject], refusals: &mut Vec<Refusal>) -> Result<()> {
     let compare = |one: i32, other: i32, who: &Who| {
         kcmp::compare(one, other, kcmp::What::Files).doing("comparing descriptor tables", Some(who))
     };
-    let alive: Vec<usize> = (0..subjects.len()).filter(|i| !subjects[*i].zombie).collect();
-    for index in &alive {
-        let subject = subjects[*index];
+    for subject in subjects {
         for tid in subject.tids.iter().filter(|tid| **tid != subject.door) {
             if !compare(subject.door, *tid, &subject.who)?.is_same() {
                 refusals.push(subject.refusal(
@@ -207,21 +205,6 @@ fn refuse_shared_tables(subjects: &[&Subject], refusals: &mut Vec<Refusal>) -> R
                     "a later version of bardo will save it; until then checkpoint before the thread does that",
                 ));
             }
-        }
-    }
-    let classes = unite(alive, &|a, b| {
-        let order = compare(subjects[a].door, subjects[b].door, &subjects[a].who)?.ordering();
-        order.ok_or_else(|| Error::Bug("kcmp gives no order among descriptor tables".into()))
-    })?;
-    for class in classes.iter().filter(|class| class.len() > 1) {
-        for index in &class[1..] {
-            refusals.push(subjects[*index].refusal(
-                "task/shared-files",
-                None,
-                format!("it shares its descriptor table with {}", subjects[class[0]].who),
-                "processes that share one (clone(2) with CLONE_FILES, vfork(2)) can't be made again yet",
-                "try again when the child has called exec, if it is about to",
-            ));
         }
     }
     Ok(())

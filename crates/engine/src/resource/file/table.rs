@@ -30,7 +30,7 @@ pub const NAME: &str = "file/table";
 pub const SUPPORT: Support = Support {
     kind: NAME,
     kept: "descriptor numbers, close-on-exec, and which descriptors share an open file, across the tree",
-    not_kept: "tables shared by processes, or a thread's own (CLONE_FILES): refused for now",
+    not_kept: "a thread's own table (unshare(2)): refused for now",
     privilege: "",
     workload: "file/tables",
 };
@@ -79,7 +79,7 @@ pub(super) fn collect(scene: &Scene<'_>, out: &mut Collected) -> Result<()> {
 
 /// The steps that make a process's table out of all that it inherited: batches of at most `room` bytes each.
 ///
-/// They run in the process, alone in its table, below the limit of files that [`super::FilesImage::open_all`] has set for us and
+/// They run in the first process that has the table, while the others who do wait, below the limit of files that [`super::FilesImage::open_all`] has set for us and
 /// our children. Nothing but the table is open afterwards.
 pub(super) fn steps(entries: &[TableEntry], pool: &Pool, room: usize) -> Vec<Batch> {
     let per_batch = (room.saturating_sub(Batch::new().room()) / STEP).max(1);

@@ -45,14 +45,13 @@ const REFUSED: &[(&str, &str)] = &[
         "task/group",
         "the leader of a group that has gone to another one, which nobody else holds: groups are joined one by one",
     ),
-    (
-        "task/dead-leader",
-        "a process whose first thread has ended while others live on: before Linux 6.9, which gives nobody its \
-         descriptors; and stopped by job control, when nobody is told the status with which that thread has ended",
-    ),
     ("task/shared-memory", "processes that share their address space (clone(2) with CLONE_VM)"),
-    ("task/shared-files", "processes that share their descriptors (CLONE_FILES)"),
-    ("task/shared-fs", "processes that share their working directory and umask (CLONE_FS)"),
+    (
+        "task/shared-files",
+        "processes that share their descriptors (CLONE_FILES), but are joined by one that has left them or ended: a \
+         table is only inherited",
+    ),
+    ("task/shared-fs", "the same for those that share their working directory and umask (CLONE_FS)"),
     ("task/shared-handlers", "processes that share their signal handlers (CLONE_SIGHAND)"),
     ("task/own-files", "a thread with a table of descriptors of its own (unshare(2))"),
     ("task/own-fs", "a thread with a working directory of its own (unshare(2))"),
@@ -71,17 +70,25 @@ fn kept() -> Vec<Support> {
         Support {
             kind: "task/process",
             kept: "pid, parent, group, session, exit status of zombies, job control stops, umask, working directory",
-            not_kept: "CPU times and start time; shared tables (CLONE_FILES, CLONE_FS, CLONE_SIGHAND, CLONE_VM between \
-                       processes): refused for now",
+            not_kept: "CPU times and start time; that a process which was killed left a core file (WCOREDUMP); shared memory \
+                       and handlers (CLONE_VM, CLONE_SIGHAND between processes): refused for now",
             privilege: "CAP_CHECKPOINT_RESTORE to choose pids, or an own pid namespace",
             workload: "task/tree",
         },
         Support {
             kind: "task/dead-leader",
             kept: "processes whose first thread has ended while others live on: its tid, name and exit status",
-            not_kept: "its credentials: it gets those of the first thread that lives",
-            privilege: "a kernel of 6.9 or later for a checkpoint",
+            not_kept: "its credentials: it gets those of the first thread that lives; before Linux 6.9, which gives nobody \
+                       its descriptors, and where job control has stopped the process, which hides that status: refused",
+            privilege: "",
             workload: "task/leader_gone",
+        },
+        Support {
+            kind: "task/sharing",
+            kept: "processes that share their descriptors, or their working directory and umask (CLONE_FILES, CLONE_FS)",
+            not_kept: "those that are joined by one that has left them or ended: refused",
+            privilege: "",
+            workload: "task/sharing",
         },
         Support {
             kind: "task/orphan",

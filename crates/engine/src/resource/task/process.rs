@@ -60,6 +60,12 @@ pub struct Process {
     /// Whether its parent has fetched the news of that stop (waitpid(2), WUNTRACED).
     #[serde(default)]
     pub stop_told: bool,
+    /// The first process of the tree that has the same table of descriptors, if that is another one.
+    #[serde(default)]
+    pub files_with: Option<i32>,
+    /// The same for working directory, root directory and umask.
+    #[serde(default)]
+    pub directory_with: Option<i32>,
     /// The exit status of the leader, where it has ended and other threads live on.
     #[serde(default)]
     pub leader_ended: Option<i32>,
@@ -171,6 +177,8 @@ impl Process {
             ended: subject.zombie.then_some(subject.stat.exit_code),
             stopped_by,
             stop_told: false,
+            files_with: None,
+            directory_with: None,
             leader_ended: (subject.status.is_dead() && !subject.zombie).then_some(subject.stat.exit_code),
             life,
         }
