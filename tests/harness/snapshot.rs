@@ -176,6 +176,8 @@ impl Snapshot {
                 shown = if link.starts_with("/memfd:") { format!("{link} {name}") } else { name };
             }
             self.fact(format!("{pid} fd {number}"), shown);
+            // proc numbers its inodes as they are asked for.
+            let unnumbered = anonymous.is_some() || nameless || link.starts_with("/proc/");
             let info = std::fs::read_to_string(directory.join("fdinfo").join(&number)).unwrap_or_default();
             for line in info.lines() {
                 let (field, value) = line.split_once(':').unwrap_or((line, ""));
@@ -186,7 +188,7 @@ impl Snapshot {
                     self.fact(format!("{pid} fdinfo {number} tfd {}", words.join(" ")), "");
                     continue;
                 }
-                if field != "ino" || (anonymous.is_none() && !nameless) {
+                if field != "ino" || !unnumbered {
                     self.fact(format!("{pid} fdinfo {number} {field}"), value.trim());
                 }
             }
