@@ -57,8 +57,7 @@ impl Sample {
     /// The calls to try, of a run that was seen to make this many.
     pub fn of(self, calls: usize) -> Vec<usize> {
         match self {
-            _ if full() => (1..=calls).collect(),
-            Sample::Spread(size) if calls > size => {
+            Sample::Spread(size) if calls > size && !full() => {
                 let ends = size / 4;
                 let between = size - 2 * ends;
                 let middle = (0..between).map(|i| ends + 1 + (calls - 2 * ends) * i / between);

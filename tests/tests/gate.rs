@@ -61,7 +61,6 @@ loops! {
     busy: "loop/busy", false, &["interrupted"];
     family: "loop/family", true, &[];
     pipeful: "loop/pipeful", true, &[];
-    seccomp: "task/seccomp", false, &[];
 }
 
 /// Ctrl-C at many moments of a checkpoint: the tree goes on, the image is whole or absent.

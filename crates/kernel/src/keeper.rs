@@ -2,7 +2,7 @@
 //!
 //! When a process dies, the kernel marks its robust futexes first and lets go of what it traces later
 //! (do_exit: exit_mm, then exit_notify). A thread whose seccomp filters we have suspended would leave the stub in between, and run
-//! its own code unjudged; one whose process job control has stopped would run it in spite of that. So a fork of ours holds the futex, and is killed by our end: the parent-death signal
+//! its own code unjudged; one whose process job control has stopped would run it in spite of that. So a fork of ours holds the futex, and is told of our end: the parent-death signal
 //! (PR_SET_PDEATHSIG) is sent after the tracees were let go (forget_original_parent: exit_ptrace, then the children).
 //!
 //! Privilege: none.
@@ -80,7 +80,7 @@ unsafe fn keep(ready: &OwnedFd, pages: &SharedPages, offset: usize, head: &[usiz
     call(Sysno::rt_sigprocmask, [libc::SIG_SETMASK as usize, &raw const all as usize, 0, 8]);
     // Whoever ends our group ends us alone.
     call(Sysno::setsid, [0; 4]);
-    call(Sysno::prctl, [libc::PR_SET_PDEATHSIG as usize, libc::SIGKILL as usize, 0, 0]);
+    call(Sysno::prctl, [libc::PR_SET_PDEATHSIG as usize, libc::SIGUSR1 as usize, 0, 0]);
     call(Sysno::set_robust_list, [head.as_ptr() as usize, size_of::<[usize; 3]>(), 0, 0]);
     // Its end may have come before the signal was asked for; without the robust list or the signal nothing would come of it.
     if call(Sysno::getppid, [0; 4]) == parent as libc::c_long {
@@ -88,9 +88,13 @@ unsafe fn keep(ready: &OwnedFd, pages: &SharedPages, offset: usize, head: &[usiz
         let byte = 1u8;
         call(Sysno::write, [ready.as_raw_fd() as usize, &raw const byte as usize, 1, 0]);
         call(Sysno::close_range, [0, u32::MAX as usize, 0, 0]);
-        loop {
-            call(Sysno::ppoll, [0; 4]);
+        // Everybody is woken: of a robust futex the kernel wakes one waiter only, which may be dying itself, traced by us.
+        let told = 1u64 << (libc::SIGUSR1 - 1);
+        while call(Sysno::getppid, [0; 4]) == parent as libc::c_long {
+            call(Sysno::rt_sigtimedwait, [&raw const told as usize, 0, 0, 8]);
         }
+        pages.store(offset, 0);
+        call(Sysno::futex, [pages.check(offset, 4, 4), libc::FUTEX_WAKE as usize, i32::MAX as usize, 0]);
     }
     loop {
         call(Sysno::exit_group, [0; 4]);
