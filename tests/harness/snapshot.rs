@@ -9,6 +9,7 @@
 //! says the same), the counters of `smaps`.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::process::{descendants, is_stopped};
@@ -160,7 +161,20 @@ impl Snapshot {
         for number in numbers {
             let link = link_text(&directory.join("fd").join(&number));
             let anonymous = link.strip_prefix("pipe:[").and_then(|l| l.strip_suffix(']'));
-            let shown = anonymous.map_or_else(|| link.clone(), |inode| names.name("pipe", inode));
+            let mut shown = anonymous.map_or_else(|| link.clone(), |inode| names.name("pipe", inode));
+            // A file that has no name shows the one that it had. A memfd keeps its own.
+            let mut nameless = false;
+            if link.ends_with(" (deleted)")
+                && let Ok(now) = std::fs::metadata(directory.join("fd").join(&number))
+                && now.nlink() == 0
+            {
+                nameless = true;
+                // As `maps` shows it.
+                let (major, minor) = (now.dev() >> 8 & 0xfff, now.dev() & 0xff | now.dev() >> 12 & 0xfff00);
+                let identity = format!("{major:02x}:{minor:02x} {}", now.ino());
+                let name = names.name("inode without a name", &identity);
+                shown = if link.starts_with("/memfd:") { format!("{link} {name}") } else { name };
+            }
             self.fact(format!("{pid} fd {number}"), shown);
             let info = std::fs::read_to_string(directory.join("fdinfo").join(&number)).unwrap_or_default();
             for line in info.lines() {
@@ -172,7 +186,7 @@ impl Snapshot {
                     self.fact(format!("{pid} fdinfo {number} tfd {}", words.join(" ")), "");
                     continue;
                 }
-                if field != "ino" || anonymous.is_none() {
+                if field != "ino" || (anonymous.is_none() && !nameless) {
                     self.fact(format!("{pid} fdinfo {number} {field}"), value.trim());
                 }
             }

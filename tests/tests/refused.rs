@@ -53,11 +53,13 @@ refusals! {
     epoll_with_an_entry_that_is_stuck: "epoll-fired", ["epoll with an entry that has fired", "another moment"];
     inotify: "inotify", ["inotify"];
     pidfd: "pidfd", ["pidfd"];
-    memfd: "memfd", ["memfd"];
+    huge_memfd: "huge-memfd", ["memfd", "huge pages"];
+    memfd_with_outside: "memfd-outside", ["memfd", "leak"];
     socketpair: "socketpair", ["unix"];
     udp: "udp", ["udp"];
     tcp_listening: "tcp-listening", ["tcp"];
-    deleted_file: "deleted-file", ["deleted"];
+    deleted_file_with_outside: "deleted-outside", ["deleted", "leak"];
+    deleted_file_with_another_name: "other-name", ["deleted", "file/other-name"];
     fifo: "fifo", ["fifo"];
     pty: "pty", ["ptmx"];
     timer_on_time_of_outside: "posix-timer-outside", ["timer 0 counts the CPU time"];

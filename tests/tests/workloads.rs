@@ -90,6 +90,12 @@ workloads! {
     timerfd: "file/timerfd",
         may differ "* fdinfo * it_value" because "the timers run on while it is stopped",
         may differ "* fdinfo * ticks" because "as above";
+    open_memfd: "file/memfd";
+    unlinked: "file/unlinked",
+        may differ "* fdinfo * lock" because "it shows the number of an inode that has no name";
+    other_link: "file/other_link",
+        may differ "ROOT fd 3" because "the name that it was opened by is gone, and it has another",
+        may differ "ROOT fd 4" because "as above";
     pipe: "file/pipe";
     regular: "file/regular";
     shared: "file/shared";

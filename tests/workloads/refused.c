@@ -87,7 +87,15 @@ int main(int argc, char **argv)
     }
     is("inotify") have(inotify_init());
     is("pidfd") have(syscall(SYS_pidfd_open, getpid(), 0));
-    is("memfd") have(memfd_create("memfd", 0));
+    is("huge-memfd") have(memfd_create("memfd", MFD_HUGETLB));
+    is("memfd-outside") {
+        have(memfd_create("memfd", 0));
+        pid_t child = must(fork());
+        if (child) {
+            must(waitpid(child, NULL, 0));
+            _exit(0);
+        }
+    }
     is("socketpair") {
         int ends[2];
         have(socketpair(AF_UNIX, SOCK_STREAM, 0, ends));
@@ -97,8 +105,22 @@ int main(int argc, char **argv)
         int fd = have(socket(AF_INET, SOCK_STREAM, 0));
         have(listen(fd, 5));
     }
-    is("deleted-file") {
+    is("deleted-outside") {
         have(open(data_path("deleted"), O_RDWR | O_CREAT, 0600));
+        must(unlink(data_path("deleted")));
+        pid_t child = must(fork());
+        if (child) {
+            must(waitpid(child, NULL, 0));
+            _exit(0);
+        }
+    }
+    is("other-name") {
+        /* In a directory where nobody looks for it. */
+        char name[1024];
+        have(open(data_path("deleted"), O_RDWR | O_CREAT, 0600));
+        must(mkdir(data_path("away"), 0700));
+        snprintf(name, sizeof name, "%s", data_path("away/other"));
+        must(link(data_path("deleted"), name));
         must(unlink(data_path("deleted")));
     }
     is("fifo") {

@@ -145,6 +145,16 @@ fn read_records<R: std::io::Read>(reader: &mut Reader<R>) -> Result<(Plan, Optio
 /// What stands in the way on this host, all of it, before anything is made.
 fn check(plan: &Plan, memory: &MemoryImage, space: &Space, request: &Request) -> Result<()> {
     let mut unfit = plan.files.check(request.files, &request.external);
+    for inode in plan.files.inodes().filter(|inode| !memory.has_inode(*inode)) {
+        unfit.push(Refusal {
+            who: None,
+            fd: None,
+            what: format!("an open file of inode {inode}, of which the image doesn't tell"),
+            code: "file/unlinked",
+            why: "the image contradicts itself".into(),
+            remedy: "`bardo verify` tells whether it was damaged".into(),
+        });
+    }
     unfit.extend(space.check(plan));
     unfit.extend(memory.check(request.files)?);
     if !unfit.is_empty() {

@@ -220,9 +220,25 @@ pub fn fstat(fd: BorrowedFd<'_>) -> Result<Stat> {
 
 /// The names in a directory, without `.` and `..`, in the kernel's order (getdents64(2)).
 pub fn list(path: impl AsRef<Path>) -> Result<Vec<OsString>> {
-    let path = path.as_ref();
-    let fd = open(path, libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
     let mut names = Vec::new();
+    each_entry(path.as_ref(), |_, name| names.push(OsString::from_vec(name.to_vec())))?;
+    Ok(names)
+}
+
+/// The names in a directory that lead to this inode, as the directory itself has it: where another file system is mounted
+/// over one of them, or several make up one (overlayfs), stat(2) may tell of another.
+pub fn names_of(path: impl AsRef<Path>, inode: u64) -> Result<Vec<OsString>> {
+    let mut names = Vec::new();
+    each_entry(path.as_ref(), |ino, name| {
+        if ino == inode {
+            names.push(OsString::from_vec(name.to_vec()));
+        }
+    })?;
+    Ok(names)
+}
+
+fn each_entry(path: &Path, mut see: impl FnMut(u64, &[u8])) -> Result<()> {
+    let fd = open(path, libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
     let mut buffer = vec![0u8; 32 << 10];
     loop {
         let args = [fd.as_raw_fd() as usize, buffer.as_mut_ptr() as usize, buffer.len(), 0, 0, 0];
@@ -230,7 +246,7 @@ pub fn list(path: impl AsRef<Path>) -> Result<Vec<OsString>> {
         let n =
             unsafe { syscall(Sysno::getdents64, args) }.map_err(|e| e.of(format!("getdents({path:?})")))?;
         if n == 0 {
-            return Ok(names);
+            return Ok(());
         }
         // struct linux_dirent64: ino u64, off u64, reclen u16, type u8, name…
         let mut at = 0;
@@ -242,7 +258,9 @@ pub fn list(path: impl AsRef<Path>) -> Result<Vec<OsString>> {
             let name = &buffer[at + 19..at + len];
             let name = &name[..name.iter().position(|b| *b == 0).unwrap_or(name.len())];
             if name != b"." && name != b".." {
-                names.push(OsString::from_vec(name.to_vec()));
+                let mut ino = [0; 8];
+                ino.copy_from_slice(&buffer[at..at + 8]);
+                see(u64::from_ne_bytes(ino), name);
             }
             at += len;
         }

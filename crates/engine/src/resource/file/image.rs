@@ -24,6 +24,8 @@ pub struct FilesImage {
     files: BTreeMap<u64, Box<dyn Saved>>,
     /// Pipes, which several open files share.
     pub(super) pipes: BTreeMap<u64, SavedPipe>,
+    /// Inodes whose content the image has, each with a record that needs it.
+    pub(super) inodes: BTreeMap<u64, u64>,
     /// What each process locks.
     pub(super) locks: BTreeMap<i32, Vec<Held>>,
     /// What each epoll watches.
@@ -96,6 +98,11 @@ impl FilesImage {
             table.push(entry);
         }
         Ok(())
+    }
+
+    /// The inodes that open files are of, and whose content the image must have.
+    pub fn inodes(&self) -> impl Iterator<Item = u64> {
+        self.inodes.keys().copied()
     }
 
     /// The highest descriptor of any process, or number that an epoll knows; −1 for none at all. What processes inherit must

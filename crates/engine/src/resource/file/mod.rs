@@ -18,7 +18,9 @@ pub mod epoll;
 pub mod eventfd;
 pub mod external;
 pub mod image;
+pub mod kept;
 pub mod lock;
+pub mod memfd;
 pub mod nameless;
 pub mod outside;
 pub mod path;
@@ -31,6 +33,7 @@ pub mod scene;
 pub mod survey;
 pub mod table;
 pub mod timerfd;
+pub mod unlinked;
 
 #[cfg(test)]
 mod rig;
@@ -144,6 +147,8 @@ pub const KINDS: &[&dyn Kind] = &[
     &pipe::Pipe,
     &regular::Regular,
     &directory::Directory,
+    &memfd::Memfd,
+    &unlinked::Unlinked,
     &eventfd::Eventfd,
     &timerfd::Timerfd,
     &epoll::Epoll,

@@ -63,6 +63,17 @@ pub fn reach(link: &Path, seen: &Stat) -> Result<Reach> {
     }
 }
 
+/// Another name of a regular file or a FIFO that lost the one it was opened by, in one of these directories.
+pub fn other_name<'a>(directories: impl IntoIterator<Item = &'a Path>, seen: &Stat) -> Option<PathBuf> {
+    let leads_there = |path: &PathBuf| {
+        fs::lstat(path).is_ok_and(|now| (now.dev, now.ino, now.kind()) == (seen.dev, seen.ino, seen.kind()))
+    };
+    directories.into_iter().find_map(|directory| {
+        let names = fs::names_of(directory, seen.ino).unwrap_or_default();
+        names.into_iter().map(|name| directory.join(name)).find(leads_there)
+    })
+}
+
 /// A file that is found again by its path, and how to know it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Place {

@@ -86,7 +86,7 @@ const ANONYMOUS: &[Anonymous] = &[
     never("anon_inode:dmabuf", "file/dma", "DMA buffer", "it belongs to a device"),
     never("/dmabuf:", "file/dma", "DMA buffer", "it belongs to a device"),
     never("/secretmem", "file/secretmem", "secret memory", "only its owner can read it"),
-    later("/memfd:", "file/memfd", "memfd", "its content is nowhere but in memory, and isn't saved yet"),
+    later("/memfd:", "file/hugetlb", "memfd of huge pages", "huge pages aren't saved yet"),
     never("mnt:[", "file/namespace", "namespace", "namespaces aren't saved yet"),
     never("net:[", "file/namespace", "namespace", "namespaces aren't saved yet"),
     never("pid:[", "file/namespace", "namespace", "namespaces aren't saved yet"),
@@ -101,7 +101,14 @@ const ANONYMOUS: &[Anonymous] = &[
 pub(super) fn support() -> Vec<Support> {
     let line = |kind, not_kept| Support { kind, kept: "", not_kept, privilege: "", workload: "" };
     let mut lines = vec![
-        line("file/deleted", "a file whose name was removed: refused for now"),
+        line(
+            "file/deleted",
+            "a file or a directory whose name was removed, of a kind or file system that isn't kept: refused",
+        ),
+        line(
+            "file/other-name",
+            "a file whose name was removed, and that has another that isn't found: refused",
+        ),
         line("file/fifo", "FIFOs with a name: refused for now"),
         line("socket/unix", "Unix sockets: refused for now, but for the root's stdio"),
         line("socket/tcp", "TCP sockets: refused for now"),
@@ -195,10 +202,15 @@ fn or_vouch(file: &Seen) -> String {
 fn refuse_lost(file: &Seen, scene: &Scene<'_>, out: &mut Collected) {
     let name = file.show();
     let (code, what, why) = match file.reach {
+        Reach::Deleted if file.stat.nlink > 0 && file.stat.kind() == libc::S_IFREG => (
+            "file/other-name",
+            format!("{name}, which still has {} other name(s)", file.stat.nlink),
+            "none of them is where it was, nor in a directory that the tree uses, so it can't be opened again",
+        ),
         Reach::Deleted | Reach::Same => (
             "file/deleted",
             format!("{} ({} bytes)", name, file.stat.size),
-            "its name was removed, so it can't be opened again, and its content isn't saved yet",
+            "its name was removed, so it can't be opened again, and what it holds isn't saved yet",
         ),
         Reach::Replaced => (
             "file/replaced",

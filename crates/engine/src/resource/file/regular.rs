@@ -9,11 +9,15 @@
 //! **Taken how**: the link, stat and fdinfo of `/proc/PID/fd/N`. The offset comes from there, not from lseek(2), which
 //! would be a call on the tree's own open file.
 //!
+//! A file whose name was removed while it has another one is looked for where it was, and in all directories that the tree uses;
+//! it is recorded by that name.
+//!
 //! **Put back how**: open(2) by the path with the old flags, lseek(2). A file that changed is reported first; `--files
 //! ignore-changes` goes on with it. One that is gone is always an obstacle.
 //!
-//! **Not saved**: content; deleted files, memfds, files of `/proc` and `/sys`, leases and signal owners are refused. An open file that is shared with a process outside the tree isn't shared with it after a restart. Hints of
-//! posix_fadvise(2) and F_SET_RW_HINT.
+//! **Not saved**: content; files of `/proc` and `/sys`, leases and signal owners are refused. An open file that is shared with a
+//! process outside the tree isn't shared with it after a restart. Hints of posix_fadvise(2) and F_SET_RW_HINT. Files
+//! without a name are [`super::unlinked`].
 
 use std::os::fd::OwnedFd;
 
@@ -70,8 +74,7 @@ impl Kind for Regular {
         Support {
             kind: NAME,
             kept: "path, access mode, status flags, offset; shared offsets stay shared",
-            not_kept: "content (the file system has it; a change is reported); deleted files, memfds, /proc and /sys, \
-                       leases, F_SETOWN: refused",
+            not_kept: "content (the file system has it; a change is reported); /proc and /sys, leases, F_SETOWN: refused",
             privilege: "",
             workload: "file/regular",
         }

@@ -171,6 +171,7 @@ impl<'a> Scene<'a> {
             shared: RefCell::new(shared),
             roles: BTreeMap::new(),
         };
+        scene.find_other_names();
         scene.find_terminals()?;
         scene.find_roles();
         scene.pipes = Pipes::look(&scene)?;
@@ -238,7 +239,12 @@ impl<'a> Scene<'a> {
         let link = file.link.as_os_str().as_bytes();
         let name = OsStr::from_bytes(link.strip_suffix(b" (deleted)").unwrap_or(link));
         let subject = self.subjects[file.holders[0].subject];
-        self.shared.borrow_mut().hold(subject, Path::new(name), &self.duplicate(file)?)
+        self.shared.borrow_mut().hold(subject, Path::new(name), &self.duplicate(file)?, file.flags)
+    }
+
+    /// Whether it is on the kernel's own tmpfs, where memfds are, and shared memory.
+    pub fn is_of_kernels_tmpfs(&self, file: &Seen) -> bool {
+        self.shared.borrow().is_kernels_tmpfs(file.stat.dev)
     }
 
     /// Whether the user vouches for it: by its link's text, or as `fd:PID:NUMBER`.
@@ -310,6 +316,34 @@ impl<'a> Scene<'a> {
             Owner::Process(pid) => subject.pid() == pid,
             Owner::Group(group) => subject.stat.pgrp == group,
         })
+    }
+
+    /// Files whose name was removed while they have another one are looked for where they were, in the working directories,
+    /// and where else the tree has something open.
+    fn find_other_names(&mut self) {
+        let lost = |file: &Seen| {
+            file.reach == Reach::Deleted
+                && file.stat.nlink > 0
+                && matches!(file.stat.kind(), libc::S_IFREG | libc::S_IFIFO)
+        };
+        if !self.files.iter().any(lost) {
+            return;
+        }
+        let mut directories: BTreeSet<PathBuf> =
+            self.files.iter().filter_map(|file| Some(file.link.parent()?.to_owned())).collect();
+        let working = |subject: &&Subject| fs::read_link(procfs::path(subject.pid(), "cwd")).ok();
+        directories.extend(self.subjects.iter().filter_map(working));
+        directories.retain(|directory| directory.is_absolute());
+        for file in self.files.iter_mut().filter(|file| lost(file)) {
+            let first = file.link.parent().map(Path::to_owned).filter(|path| path.is_absolute());
+            let first = first.as_deref().into_iter();
+            if let Some(name) =
+                path::other_name(first.chain(directories.iter().map(PathBuf::as_path)), &file.stat)
+            {
+                file.link = name;
+                file.reach = Reach::Same;
+            }
+        }
     }
 
     fn find_terminals(&mut self) -> Result<()> {

@@ -12,7 +12,7 @@
 //! open to us, what is mapped of it is read through the mappings.
 //!
 //! **Put back how**: made once, before there is any process: memfd_create(2), or for a file that processes share O_TMPFILE in
-//! the directory where it was; where that can't be, and for what is only mapped privately (old libraries), a memfd. The pages
+//! the directory where it was, or the next above it that is there; where that can't be, and for what is only mapped privately (old libraries), a memfd. The pages
 //! go into it from outside, then mode, time and seals are set.
 //!
 //! **Not saved**: inode number, and the name in `maps` of a deleted file. Without `map_files`: what no mapping shows, be it
@@ -65,7 +65,15 @@ pub struct InodeRecord {
     /// Whether anybody can write to it, or see what others write: it is mapped shared, or open.
     #[serde(default, skip_serializing_if = "is_default")]
     pub shared: bool,
+    /// The flags with which O_TMPFILE made it, where that open file is still open: such an inode can be given a name.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub made_by: i32,
 }
+
+/// O_TMPFILE without the O_DIRECTORY that the C library adds to it.
+pub const TMPFILE: i32 = libc::O_TMPFILE & !libc::O_DIRECTORY;
+/// The flags that an open file has from the moment when it was made.
+pub(super) const MADE_BY: i32 = libc::O_TMPFILE | libc::O_ACCMODE | libc::O_SYNC | libc::O_DSYNC;
 
 impl InodeRecord {
     /// The first rule that it breaks, as no inode of a real process does.
@@ -87,6 +95,11 @@ impl InodeRecord {
         if self.seals & !SEALS != 0 || (self.seals != 0 && self.kind != InodeKind::Memfd) {
             return Some(format!("the seals {:#x}", self.seals));
         }
+        let may_write = matches!(self.made_by & libc::O_ACCMODE, libc::O_WRONLY | libc::O_RDWR);
+        let is_made = self.kind == InodeKind::Deleted && self.made_by & libc::O_TMPFILE == libc::O_TMPFILE;
+        if self.made_by != 0 && (self.made_by & !MADE_BY != 0 || !is_made || !may_write) {
+            return Some(format!("made with the flags {:#o}", self.made_by));
+        }
         None
     }
 
@@ -103,6 +116,19 @@ const NAME_MAX: usize = 249;
 /// All seals up to Linux 6.3: SEAL, SHRINK, GROW, WRITE, FUTURE_WRITE, EXEC.
 const SEALS: u32 = 0x3f;
 
+/// Why O_TMPFILE isn't possible in one directory, while it may be in another.
+const CAN_NOT: &[i32] = &[
+    libc::ENOENT,
+    libc::ENOTDIR,
+    libc::ELOOP,
+    libc::EACCES,
+    libc::EPERM,
+    libc::EROFS,
+    libc::EOPNOTSUPP,
+    libc::EISDIR,
+    libc::EINVAL,
+];
+
 /// An inode that was made anew.
 #[derive(Debug)]
 pub(super) struct OpenInode {
@@ -112,6 +138,8 @@ pub(super) struct OpenInode {
     /// To write too, where a mapping needs that. The file of a program that runs must not be open to write anywhere
     /// (ETXTBSY), so there is none for no reason.
     pub write: Option<OwnedFd>,
+    /// What O_TMPFILE gave, where the tree has that too.
+    pub made_by: Option<OwnedFd>,
 }
 
 impl OpenInode {
@@ -122,7 +150,11 @@ impl OpenInode {
         mmap::truncate(file.as_fd(), record.size).doing(doing(), None)?;
         let read = reopen(&file, libc::O_RDONLY).doing(doing(), None)?;
         let read = fcntl::duplicate(read.as_fd(), base).doing(doing(), None)?;
-        Ok(OpenInode { record: record.clone(), read, write: None })
+        let mut made_by = None;
+        if record.made_by != 0 {
+            made_by = Some(fcntl::duplicate(file.as_fd(), base).doing(doing(), None)?);
+        }
+        Ok(OpenInode { record: record.clone(), read, write: None, made_by })
     }
 
     /// Opens it to write too, at `base` or above.
@@ -176,10 +208,21 @@ fn reopen(file: &OwnedFd, mode: i32) -> bardo_kernel::Result<OwnedFd> {
 fn create(record: &InodeRecord) -> bardo_kernel::Result<OwnedFd> {
     let path = &record.name.0;
     if record.kind == InodeKind::Deleted && record.shared {
-        let directory = path.parent().unwrap_or(Path::new("/"));
-        // A directory that is gone, or not ours to write to, or a file system that can't: memory holds it as well.
-        if let Ok(file) = fs::open(directory, libc::O_TMPFILE | libc::O_RDWR, 0o600) {
-            return Ok(file);
+        // Nobody could give it a name, unless it was made so.
+        let flags =
+            if record.made_by == 0 { libc::O_TMPFILE | libc::O_RDWR | libc::O_EXCL } else { record.made_by };
+        let mut failed = None;
+        for directory in path.ancestors().skip(1) {
+            match fs::open(directory, flags, 0o600) {
+                Ok(file) => return Ok(file),
+                // The directory is gone, or isn't ours to write to, or its file system can't.
+                Err(e) if CAN_NOT.iter().any(|errno| e.is(*errno)) => failed = failed.or(Some(e)),
+                Err(e) => return Err(e),
+            }
+        }
+        // Memory holds it as well, but can't give it a name.
+        if let Some(failed) = failed.filter(|_| record.made_by != 0) {
+            return Err(failed);
         }
     }
     let name = match record.kind {
@@ -210,6 +253,7 @@ mod tests {
             mtime_ns: Some(1_234_567_890_123_456_789),
             seals: 0,
             shared: true,
+            made_by: 0,
         }
     }
 

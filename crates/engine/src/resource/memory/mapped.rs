@@ -323,6 +323,15 @@ impl MappedFiles {
         Ok(self.nameless(id)?.read.as_fd())
     }
 
+    /// The open file by which an inode was made, if it was made by O_TMPFILE as the tree's was.
+    ///
+    /// # Errors
+    /// [`Error::Bug`] for an id that no record told of.
+    pub fn made_by(&self, id: u64) -> Result<Option<OwnedFd>> {
+        let made = self.nameless(id)?.made_by.as_ref();
+        made.map(|fd| fcntl::duplicate(fd.as_fd(), 0)).transpose().doing("duplicating a descriptor", None)
+    }
+
     /// Once all pages are put, and everything is mapped: modes, times and seals of inodes without a name.
     ///
     /// # Errors

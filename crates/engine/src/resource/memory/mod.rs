@@ -18,6 +18,7 @@ pub mod shared;
 pub mod space;
 pub mod vdso;
 
+pub use inode::TMPFILE;
 pub use mapped::MappedFiles;
 pub use object::Shared;
 pub use pages::{Taken, take};

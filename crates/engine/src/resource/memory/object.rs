@@ -20,7 +20,7 @@ use bardo_kernel::procfs::maps;
 use bardo_kernel::{fs, process_vm, procfs};
 
 use super::area::{FilePath, PAGE, Span};
-use super::inode::{InodeKind, InodeRecord};
+use super::inode::{InodeKind, InodeRecord, MADE_BY, TMPFILE};
 use super::mapped::Known;
 use super::pages::Source;
 use super::shared::ObjectRecord;
@@ -59,6 +59,7 @@ impl What {
             mtime_ns: None,
             seals: 0,
             shared: false,
+            made_by: 0,
         })
     }
 }
@@ -164,6 +165,11 @@ impl Shared {
         })
     }
 
+    /// Whether this is the device of the kernel's own tmpfs, where memfds are.
+    pub fn is_kernels_tmpfs(&self, dev: u64) -> bool {
+        dev == self.dev
+    }
+
     /// The object of this inode, made known if it wasn't.
     fn object(&mut self, key: Key, what: What, who: &Who) -> &mut Object {
         let id = OBJECTS + self.objects.len() as u64;
@@ -205,13 +211,13 @@ impl Shared {
     }
 
     /// Notes an open file of an inode that no name leads to: the id of the object that it is one of. `link` is the text of
-    /// its link under `/proc/PID/fd`, without ` (deleted)`; `fd` a descriptor of ours for it.
+    /// its link under `/proc/PID/fd`, without ` (deleted)`; `fd` a descriptor of ours for it; `flags` its status flags.
     ///
     /// To be called once all processes were surveyed, and before [`Shared::complete`].
     ///
     /// # Errors
     /// Where the descriptor can't be looked at.
-    pub fn hold(&mut self, subject: &Subject, link: &Path, fd: &OwnedFd) -> Result<u64> {
+    pub fn hold(&mut self, subject: &Subject, link: &Path, fd: &OwnedFd, flags: i32) -> Result<u64> {
         let doing = || format!("looking at {}", link.display());
         let stat = fs::fstat(fd.as_fd()).doing(doing(), Some(&subject.who))?;
         // `maps` may tell of another device than stat(2) does (btrfs, overlayfs).
@@ -232,6 +238,9 @@ impl Shared {
         let object = self.object(key, what, &subject.who);
         if let What::Inode(inode) = &mut object.what {
             inode.shared = true;
+            if flags & TMPFILE != 0 && inode.made_by == 0 {
+                inode.made_by = flags & MADE_BY;
+            }
         }
         if object.file.is_none() {
             let again = PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));

@@ -207,6 +207,11 @@ impl MemoryImage {
         self.spaces.keys().copied()
     }
 
+    /// Whether the image tells of this inode.
+    pub fn has_inode(&self, id: u64) -> bool {
+        self.inodes.contains_key(&id)
+    }
+
     /// How many areas a space has.
     pub fn areas(&self, id: u64) -> usize {
         self.spaces.get(&id).map_or(0, |s| s.areas.len())
