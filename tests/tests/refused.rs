@@ -60,7 +60,8 @@ refusals! {
     tcp_listening: "tcp-listening", ["tcp"];
     deleted_file_with_outside: "deleted-outside", ["deleted", "leak"];
     deleted_file_with_another_name: "other-name", ["deleted", "file/other-name"];
-    fifo: "fifo", ["fifo"];
+    fifo_with_outside: "fifo-outside", ["fifo", "leak"];
+    fifo_that_nobody_reads: "fifo-unread", ["FIFO", "nobody reads"];
     pty: "pty", ["ptmx"];
     timer_on_time_of_outside: "posix-timer-outside", ["timer 0 counts the CPU time"];
     timer_on_time_of_unknown_thread: "posix-timer-thread", ["timer 0 is on the CPU time", "isn't set"];
@@ -70,7 +71,8 @@ refusals! {
     seccomp: "seccomp", ["seccomp"];
     io_uring: "io_uring", ["io_uring"];
     userfaultfd: "userfaultfd", ["userfaultfd"];
-    proc_file: "proc-file", ["/proc/"];
+    proc_file_of_outside: "proc-file-outside", ["/proc/", "file/proc"];
+    proc_file_that_is_shared: "proc-file-shared", ["/proc/", "several processes"];
     memfd_secret: "memfd-secret", ["secret"];
     shared_memory_with_outside: "shared-memory-outside", ["shared"];
     pipe_with_outside: "pipe-outside", ["pipe"];

@@ -96,6 +96,12 @@ workloads! {
     other_link: "file/other_link",
         may differ "ROOT fd 3" because "the name that it was opened by is gone, and it has another",
         may differ "ROOT fd 4" because "as above";
+    fifo: "file/fifo",
+        may differ "* fd 8" because "a FIFO without a name is a pipe now",
+        may differ "* fdinfo 8 mnt_id" because "as above",
+        may differ "* fdinfo 8 ino" because "as above";
+    proc_file: "file/proc",
+        may differ "* fdinfo * ino" because "proc numbers its inodes as they are asked for";
     pipe: "file/pipe";
     regular: "file/regular";
     shared: "file/shared";

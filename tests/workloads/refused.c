@@ -123,9 +123,21 @@ int main(int argc, char **argv)
         must(link(data_path("deleted"), name));
         must(unlink(data_path("deleted")));
     }
-    is("fifo") {
+    is("fifo-outside") {
         must(mkfifo(data_path("fifo"), 0600));
         have(open(data_path("fifo"), O_RDWR));
+        pid_t child = must(fork());
+        if (child) {
+            must(waitpid(child, NULL, 0));
+            _exit(0);
+        }
+    }
+    is("fifo-unread") {
+        must(mkfifo(data_path("fifo"), 0600));
+        int reader = have(open(data_path("fifo"), O_RDONLY | O_NONBLOCK));
+        int writer = have(open(data_path("fifo"), O_WRONLY));
+        write_exactly(writer, "unread", 6);
+        must(close(reader));
     }
     is("pty") {
         int master, slave;
@@ -172,7 +184,20 @@ int main(int argc, char **argv)
         have(syscall(SYS_io_uring_setup, 4, parameters));
     }
     is("userfaultfd") have(syscall(SYS_userfaultfd, 1 /* UFFD_USER_MODE_ONLY */));
-    is("proc-file") have(open("/proc/self/status", O_RDONLY));
+    is("proc-file-outside") {
+        char path[64];
+        snprintf(path, sizeof path, "/proc/%d/status", getppid());
+        have(open(path, O_RDONLY));
+    }
+    is("proc-file-shared") {
+        have(open("/proc/self/status", O_RDONLY));
+        if (must(fork()) == 0) {
+            must(prctl(PR_SET_PDEATHSIG, SIGKILL));
+            while (getppid() != 1)
+                sleep_ms(10);
+            _exit(0);
+        }
+    }
     is("hugetlb") {
         have(mmap(NULL, 2 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0) == MAP_FAILED ? -1 : 0);
     }

@@ -346,6 +346,10 @@ impl<'a> Tree<'a> {
             for mut batch in self.plan.files.steps(member.pid, &open.pool, self.shelf.room()) {
                 self.run_leader(member, &mut batch, "putting descriptors in place")?;
             }
+            let here = |pid: i32| Some(self.pids[self.plan.living().find(|m| m.pid == pid)?.index]);
+            for mut batch in self.plan.files.proc_steps(member.pid, &here)? {
+                self.run_leader(member, &mut batch, "opening files of processes")?;
+            }
             for mut batch in self.plan.files.lock_steps(member.pid, self.shelf.room()) {
                 self.run_leader(member, &mut batch, "taking file locks again")?;
             }

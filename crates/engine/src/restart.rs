@@ -155,6 +155,16 @@ fn check(plan: &Plan, memory: &MemoryImage, space: &Space, request: &Request) ->
             remedy: "`bardo verify` tells whether it was damaged".into(),
         });
     }
+    for pid in plan.files.processes().filter(|pid| plan.living().all(|member| member.pid != *pid)) {
+        unfit.push(Refusal {
+            who: None,
+            fd: None,
+            what: format!("a file of process {pid}, of which the image doesn't tell"),
+            code: "file/proc",
+            why: "the image contradicts itself".into(),
+            remedy: "`bardo verify` tells whether it was damaged".into(),
+        });
+    }
     unfit.extend(space.check(plan));
     unfit.extend(memory.check(request.files)?);
     if !unfit.is_empty() {

@@ -21,7 +21,6 @@ use serde::{Deserialize, Serialize};
 
 use super::path::{Place, REOPEN, Reach};
 use super::pool::Making;
-use super::regular::made_up;
 use super::scene::{Scene, Seen};
 use super::survey::Collected;
 use super::{FilesImage, Hindrance, Kind, Rules, Saved, image};
@@ -66,17 +65,6 @@ impl Kind for Directory {
 
     fn collect(&self, file: &Seen, scene: &Scene<'_>, out: &mut Collected) -> Result<()> {
         if !scene.is_plain(file, out) {
-            return Ok(());
-        }
-        if let Some("proc") = made_up(file) {
-            out.refuse(
-                scene,
-                file,
-                "file/proc",
-                format!("{} (a directory of proc)", file.show()),
-                "it stands for a process, and after a restart another one could have its place",
-                "a later version of bardo will save it; until then close it, or checkpoint before it is opened",
-            );
             return Ok(());
         }
         let place = Place::of(&file.link, file.flags & REOPEN, &file.stat);

@@ -12,6 +12,7 @@ use super::external::{self, Connections};
 use super::lock::{self, Held};
 use super::pipe::SavedPipe;
 use super::pool::{Making, Pool};
+use super::proc::{self, OpenProc};
 use super::table::{self, FD_MAX, Table, TableEntry};
 use super::{Hindrance, KINDS, Rules, Saved};
 use crate::error::{Doing, Error, Refusal, Result};
@@ -26,6 +27,8 @@ pub struct FilesImage {
     pub(super) pipes: BTreeMap<u64, SavedPipe>,
     /// Inodes whose content the image has, each with a record that needs it.
     pub(super) inodes: BTreeMap<u64, u64>,
+    /// Open files that stand for a process, and can't be opened before it is there.
+    pub(super) proc: BTreeMap<u64, OpenProc>,
     /// What each process locks.
     pub(super) locks: BTreeMap<i32, Vec<Held>>,
     /// What each epoll watches.
@@ -220,6 +223,20 @@ impl FilesImage {
     /// most `room` bytes. A process without descriptors gets an empty table.
     pub fn steps(&self, pid: i32, pool: &Pool, room: usize) -> Vec<Batch> {
         table::steps(self.tables.get(&pid).map_or(&[], Vec::as_slice), pool, room)
+    }
+
+    /// The processes, as they see themselves, that open files stand for.
+    pub fn processes(&self) -> impl Iterator<Item = i32> {
+        self.proc.values().filter_map(|file| Some(file.process.as_ref()?.pid))
+    }
+
+    /// The steps by which a process, once its table is in place, opens what stands for a process. `here` knows what a process
+    /// of the tree is called here.
+    ///
+    /// # Errors
+    /// Where a process or a thread isn't found.
+    pub fn proc_steps(&self, pid: i32, here: &dyn Fn(i32) -> Option<i32>) -> Result<Vec<Batch>> {
+        proc::steps(self.tables.get(&pid).map_or(&[], Vec::as_slice), &self.proc, here)
     }
 
     /// The steps by which a process, once its table is in place, takes its locks again: batches of at most `room` bytes.

@@ -217,6 +217,8 @@ pub(super) fn collect(scene: &Scene<'_>, out: &mut Collected) -> Result<()> {
             if seen.iter().any(same) {
                 continue;
             }
+            // A file without a name is made anew: nobody else can have a lock there.
+            let held = if file.stat.nlink == 0 { Held { dev: 0, ino: 0, ..held } } else { held };
             seen.push((owner, held.clone()));
             // For an open file description lock the kernel shows no pid.
             let taker = file.holders.iter().find(|h| scene.subjects[h.subject].pid() == lock.pid);

@@ -27,6 +27,7 @@ pub mod path;
 pub mod path_only;
 pub mod pipe;
 pub mod pool;
+pub mod proc;
 pub mod refused;
 pub mod regular;
 pub mod scene;
@@ -145,6 +146,7 @@ pub const KINDS: &[&dyn Kind] = &[
     &external::External,
     &device::Device,
     &pipe::Pipe,
+    &proc::Proc,
     &regular::Regular,
     &directory::Directory,
     &memfd::Memfd,

@@ -1,4 +1,4 @@
-//! What processes outside the tree have open of what the tree has: pipes, and open files without a path.
+//! What processes outside the tree have open of what the tree has: pipes, FIFOs, and open files without a path.
 //!
 //! `/proc` is looked through once, and only where the tree has something of that sort. Other users' processes may be closed to
 //! us, and any may end while we look: what can't be seen is taken for nothing.
@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use bardo_kernel::kcmp::{self, What};
 use bardo_kernel::procfs::descriptors::Descriptors;
-use bardo_kernel::{Failed, procfs};
+use bardo_kernel::{Failed, fs, procfs};
 
 use super::scene::{Scene, Seen, unite};
 use crate::error::{Doing, Result, Who};
@@ -34,8 +34,26 @@ impl Foreign {
 #[derive(Debug, Default)]
 pub struct Outside {
     links: BTreeMap<Vec<u8>, Vec<Foreign>>,
+    /// FIFOs, by device and inode.
+    inodes: BTreeMap<(u64, u64), Foreign>,
     /// The open files without a path that are held outside too, by id.
     held: BTreeMap<u64, Foreign>,
+}
+
+/// The FIFO that a descriptor leads to, if it does.
+fn fifo(pid: i32, fd: i32) -> Option<(u64, u64)> {
+    let stat = fs::stat(procfs::path(pid, &format!("fd/{fd}"))).ok()?;
+    (stat.kind() == libc::S_IFIFO).then_some((stat.dev, stat.ino))
+}
+
+/// A process other than ours that has a FIFO open, as far as we may see.
+pub(super) fn who_has(key: (u64, u64)) -> Option<Foreign> {
+    let own = std::process::id() as i32;
+    let others = procfs::processes().unwrap_or_default().into_iter().filter(|pid| *pid != own);
+    let mut all = others.flat_map(|pid| {
+        procfs::descriptors(pid).unwrap_or_default().into_iter().map(move |fd| Foreign { pid, fd })
+    });
+    all.find(|one| fifo(one.pid, one.fd) == Some(key))
 }
 
 /// Whether the kernel gave it this name because it has no path.
@@ -53,7 +71,13 @@ impl Outside {
         let ours: BTreeSet<&[u8]> =
             scene.files.iter().map(|file| file.link.as_os_str().as_bytes()).filter(|l| wanted(l)).collect();
         let mut outside = Outside::default();
-        if ours.is_empty() {
+        let fifos: BTreeSet<(u64, u64)> = scene
+            .files
+            .iter()
+            .filter(|file| file.stat.kind() == libc::S_IFIFO && !file.is_pipe())
+            .map(|file| (file.stat.dev, file.stat.ino))
+            .collect();
+        if ours.is_empty() && fifos.is_empty() {
             return Ok(outside);
         }
         let tree: BTreeSet<i32> = scene.subjects.iter().map(|s| s.pid()).collect();
@@ -65,6 +89,13 @@ impl Outside {
             let Ok(table) = Descriptors::open(pid) else { continue };
             for fd in procfs::descriptors(pid).unwrap_or_default() {
                 let Ok(link) = table.link(fd) else { continue };
+                if !fifos.is_empty()
+                    && link.is_absolute()
+                    && let Some(key) = fifo(pid, fd)
+                    && fifos.contains(&key)
+                {
+                    outside.inodes.entry(key).or_insert(Foreign { pid, fd });
+                }
                 let link = link.as_os_str().as_bytes();
                 if ours.contains(link) {
                     outside.links.entry(link.to_vec()).or_default().push(Foreign { pid, fd });
@@ -78,6 +109,11 @@ impl Outside {
     /// Who else has something that the kernel gave this name.
     pub fn with_link(&self, link: &[u8]) -> Option<Foreign> {
         self.links.get(link).and_then(|all| all.first()).copied()
+    }
+
+    /// Who else has this FIFO open.
+    pub fn with_inode(&self, key: (u64, u64)) -> Option<Foreign> {
+        self.inodes.get(&key).copied()
     }
 
     /// Who else has this very open file, which has no path.

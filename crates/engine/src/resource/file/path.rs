@@ -75,7 +75,7 @@ pub fn other_name<'a>(directories: impl IntoIterator<Item = &'a Path>, seen: &St
 }
 
 /// A file that is found again by its path, and how to know it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
     /// The path (the link in `/proc/PID/fd`), as bytes.
     pub path: Blob,
@@ -139,6 +139,31 @@ impl Place {
         OsStr::from_bytes(&self.path).to_string_lossy().into_owned()
     }
 
+    /// What is there now, which isn't opened: a file of the same type, or what is wrong with it.
+    ///
+    /// # Errors
+    /// What keeps it from being opened.
+    pub fn find(&self, kind: &str) -> std::result::Result<Stat, Hindrance> {
+        let what = format!("{kind} {}", self.show());
+        let missing = |why: String, remedy: &str| Hindrance {
+            code: "file/missing",
+            what: what.clone(),
+            why,
+            remedy: remedy.into(),
+        };
+        let now = fs::lstat(self.path()).map_err(|e| {
+            missing(
+                format!("the tree had it open, and it isn't there: {}", e.errno),
+                "put it back where it was, with the content that it had at the checkpoint",
+            )
+        })?;
+        if now.kind() != self.mode & libc::S_IFMT {
+            let why = format!("there is {} in its place now", type_name(now.kind()));
+            return Err(missing(why, "put back what was there at the checkpoint"));
+        }
+        Ok(now)
+    }
+
     /// What `kind` of file is there now, and whether it is the one that was seen. `content`: whether a change of size or
     /// time counts.
     pub fn check(&self, kind: &str, content: bool, rules: &Rules<'_>) -> Vec<Hindrance> {
@@ -146,22 +171,10 @@ impl Place {
         let one = |code, what: String, why: &str, remedy: &str| {
             vec![Hindrance { code, what, why: why.into(), remedy: remedy.into() }]
         };
-        let now = match fs::lstat(self.path()) {
+        let now = match self.find(kind) {
             Ok(now) => now,
-            Err(e) => {
-                let remedy = "put it back where it was, with the content that it had at the checkpoint";
-                return one(
-                    "file/missing",
-                    what,
-                    &format!("the tree had it open, and it isn't there: {}", e.errno),
-                    remedy,
-                );
-            }
+            Err(hindrance) => return vec![hindrance],
         };
-        if now.kind() != self.mode & libc::S_IFMT {
-            let why = format!("there is {} in its place now", type_name(now.kind()));
-            return one("file/missing", what, &why, "put back what was there at the checkpoint");
-        }
         let changes = if content { self.changes(&now) } else { Vec::new() };
         if !changes.is_empty() && rules.files == restart::Files::MustMatch {
             let why =

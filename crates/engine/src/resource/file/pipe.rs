@@ -1,32 +1,38 @@
-//! Pipes (man 7 pipe).
+//! Pipes, and FIFOs, which are pipes with a name (man 7 pipe, fifo).
 //!
 //! **In the kernel**: a ring of buffers, each at most a page; an inode on pipefs; open files that are ends of it: one for
 //! reading and one for writing from pipe(2), and more by open(2) of `/proc/PID/fd/N`, even for both directions. A read
 //! at an empty pipe ends once no writer is left anywhere, a write fails once no reader is. In packet mode (O_DIRECT on the
 //! writing end) a buffer is one message. A buffer that is partly filled may take more of the next write, if that fits.
+//! A FIFO's ring is there from the first open(2) to the last close(2); all openings of its name share it, to read, to write, or
+//! both (O_RDWR). Its reader isn't told of a hang-up (POLLHUP) before there was a writer.
 //!
 //! **In the image**: `file/pipe`: capacity, and the length of each buffer, negative for a packet; `file/pipe-data`, any number:
-//! the bytes, in order; `file/pipe-end`, one for each open file: which pipe, which flags.
+//! the bytes, in order; `file/pipe-end`, one for each open file: which pipe, which flags. A FIFO has its path too.
 //!
 //! **Taken how**: tee(2) from a duplicate of a reading end into a pipe of ours: the tree's stays as it is. Ours is then taken
 //! apart buffer by buffer, by splice(2) into one that has room for a single buffer. Whether somebody outside the tree has
-//! an end too is found by poll(2) on ours, and by looking through `/proc` for those that we may see.
+//! an end too is found by poll(2) on ours, and by looking through `/proc` for those that we may see. One side of a FIFO without the
+//! other is as good as both: who opens it later is welcome.
 //!
 //! **Put back how**: pipe2(2), F_SETPIPE_SZ, the buffers written so that each is one again; further ends opened by
 //! `/proc/self/fd/N`; ends that nobody had are closed when all are made, which leaves a pipe half-closed if it was.
+//! A FIFO is opened by its path, which nobody else may have open then; one that lost its name becomes a pipe, as nobody can open it any more.
 //!
-//! **Not saved**: inode number, owner, times. What is in a pipe without readers: nobody can read it any more. A pipe whose
+//! **Not saved**: a FIFO's content that has no reader left is refused (`pipe/unread`): looking would be reading. Inode number, owner, times. What is in a pipe without readers: nobody can read it any more. A pipe whose
 //! other end is outside is refused, or belongs to the outside as a whole ([`super::external`]), with what is in it. An end
 //! held by a process that we may not look at, or on its way in a socket, isn't noticed where the tree has both itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 
 use bardo_image::{Blob, Record};
-use bardo_kernel::{fcntl, fs, pipe, poll};
+use bardo_kernel::{Failed, fcntl, fs, pipe, poll};
 use serde::{Deserialize, Serialize};
 
-use super::path::O_LARGEFILE;
+use super::outside;
+use super::path::{O_LARGEFILE, Place, REOPEN, Reach};
 use super::pool::Making;
 use super::scene::{Scene, Seen};
 use super::survey::Collected;
@@ -61,6 +67,12 @@ pub struct PipeRecord {
     /// How many bytes are in each of its buffers, the first to be read first; negative for a packet.
     #[serde(default)]
     pub buffers: Vec<i64>,
+    /// The FIFO that it is.
+    #[serde(default)]
+    pub fifo: Option<Place>,
+    /// Whether it had no writer since its readers opened it.
+    #[serde(default)]
+    pub waiting: bool,
 }
 
 /// The record of a part of what is in a pipe.
@@ -103,6 +115,7 @@ pub struct PipeSeen {
     standing: Standing,
     stdio: bool,
     vouched: bool,
+    waiting: bool,
 }
 
 /// The pipes of a tree, by device and inode.
@@ -117,12 +130,18 @@ impl Pipes {
     pub fn look(scene: &Scene<'_>) -> Result<Pipes> {
         let mut all: BTreeMap<(u64, u64), PipeSeen> = BTreeMap::new();
         for (at, file) in scene.files.iter().enumerate() {
-            if !file.is_pipe() || file.flags & libc::O_PATH != 0 {
+            if file.stat.kind() != libc::S_IFIFO || file.flags & libc::O_PATH != 0 {
                 continue;
             }
             let id = all.len() as u64 + 1;
-            let fresh =
-                PipeSeen { id, ends: Vec::new(), standing: Standing::Whole, stdio: false, vouched: false };
+            let fresh = PipeSeen {
+                id,
+                ends: Vec::new(),
+                standing: Standing::Whole,
+                stdio: false,
+                vouched: false,
+                waiting: false,
+            };
             let pipe = all.entry((file.stat.dev, file.stat.ino)).or_insert(fresh);
             pipe.ends.push(at);
             pipe.stdio |= file.is_stdio();
@@ -130,18 +149,32 @@ impl Pipes {
         }
         for pipe in all.values_mut() {
             pipe.standing = standing(scene, &pipe.ends)?;
+            let first = &scene.files[pipe.ends[0]];
+            if pipe.standing == Standing::Outside && !first.is_pipe() && first.reads() {
+                // Nobody tells a reader of a FIFO that there is no writer, before there was one.
+                (pipe.standing, pipe.waiting) = (Standing::NoWriter, true);
+            }
         }
         // Without a writer, what is left belongs to all readers; without a reader, nothing is left to anybody.
-        let suspects: BTreeSet<u64> = all
+        let suspects: BTreeSet<(u64, u64)> = all
             .iter()
-            .filter(|(_, pipe)| matches!(pipe.standing, Standing::Whole | Standing::NoWriter))
-            .map(|((_, ino), _)| *ino)
+            .filter(|(_, pipe)| {
+                // A FIFO can get another reader at any time.
+                let named = !scene.files[pipe.ends[0]].is_pipe() && pipe.standing == Standing::NoReader;
+                matches!(pipe.standing, Standing::Whole | Standing::NoWriter) || named
+            })
+            .map(|(key, _)| *key)
             .collect();
         if !suspects.is_empty() {
             let outside = scene.outside()?;
-            for ((_, ino), pipe) in &mut all {
-                if suspects.contains(ino)
-                    && let Some(holder) = outside.with_link(format!("pipe:[{ino}]").as_bytes())
+            for (key, pipe) in &mut all {
+                let file = &scene.files[pipe.ends[0]];
+                let holder = || match file.is_pipe() {
+                    true => outside.with_link(file.link.as_os_str().as_bytes()),
+                    false => outside.with_inode(*key),
+                };
+                if suspects.contains(key)
+                    && let Some(holder) = holder()
                 {
                     let whole = pipe.standing == Standing::Whole;
                     pipe.standing =
@@ -182,9 +215,9 @@ impl Kind for Pipe {
     fn support(&self) -> Support {
         Support {
             kind: NAME,
-            kept: "both ends, their flags, capacity, data in order, packets, half-closed pipes",
+            kept: "pipes and FIFOs: all ends, their flags, capacity, data in order, packets, half-closed ones",
             not_kept: "what is in a pipe of the outside; one whose other end is outside and isn't stdio: refused without \
-                       --external",
+                       --external; what is in a FIFO without a reader: refused",
             privilege: "CAP_SYS_RESOURCE for pipes larger than /proc/sys/fs/pipe-max-size",
             workload: "file/pipe",
         }
@@ -195,7 +228,12 @@ impl Kind for Pipe {
     }
 
     fn claims(&self, file: &Seen, scene: &Scene<'_>) -> bool {
-        file.is_pipe() && scene.pipes.of(file).is_some()
+        let reachable = match file.reach {
+            Reach::Same => true,
+            Reach::Deleted => file.stat.nlink == 0,
+            Reach::Replaced | Reach::Unreachable => false,
+        };
+        file.stat.kind() == libc::S_IFIFO && (file.is_pipe() || reachable) && scene.pipes.of(file).is_some()
     }
 
     fn collect(&self, file: &Seen, scene: &Scene<'_>, out: &mut Collected) -> Result<()> {
@@ -241,7 +279,8 @@ impl Kind for Pipe {
         if first && !collect_pipe(pipe, file, scene, out)? {
             return Ok(());
         }
-        out.record(END, file.id, &PipeEnd { pipe: pipe.id, flags: file.flags & FLAGS })
+        let known = if file.is_pipe() { FLAGS } else { FLAGS | REOPEN };
+        out.record(END, file.id, &PipeEnd { pipe: pipe.id, flags: file.flags & known })
     }
 
     fn take(&self, record: &Record, image: &mut FilesImage) -> Result<()> {
@@ -254,7 +293,7 @@ impl Kind for Pipe {
                     let why = format!("it is an end of pipe {}, of which no record came before", end.pipe);
                     return Err(image::wrong(record, why));
                 }
-                if end.flags & !FLAGS != 0 || end.flags & libc::O_ACCMODE == libc::O_ACCMODE {
+                if end.flags & !(FLAGS | REOPEN) != 0 || end.flags & libc::O_ACCMODE == libc::O_ACCMODE {
                     return Err(image::wrong(record, format!("the flags {:#o}", end.flags)));
                 }
                 image.add(record, Box::new(end))
@@ -270,7 +309,19 @@ fn collect_pipe(pipe: &PipeSeen, file: &Seen, scene: &Scene<'_>, out: &mut Colle
     let reader = pipe.ends.iter().map(|at| &scene.files[*at]).find(|end| end.reads());
     let fd = scene.duplicate(reader.unwrap_or(file))?;
     let capacity = pipe::capacity(fd.as_fd()).doing(doing(), who)?;
-    let mut record = PipeRecord { capacity: capacity as u64, buffers: Vec::new() };
+    let named = !file.is_pipe() && file.stat.nlink > 0;
+    let fifo = named.then(|| Place::of(&file.link, file.flags & REOPEN, &file.stat));
+    let waiting = named && pipe.waiting;
+    let mut record = PipeRecord { capacity: capacity as u64, buffers: Vec::new(), fifo, waiting };
+    if named && reader.is_none() {
+        let left = pipe::readable(fd.as_fd()).doing(doing(), who)?;
+        if left > 0 {
+            let what = format!("FIFO {}, with {left} bytes that nobody reads", file.show());
+            let why = "its next reader would get them, and they can't be seen but by being that reader";
+            out.refuse(scene, file, "pipe/unread", what, why, "checkpoint once a reader has it open");
+            return Ok(false);
+        }
+    }
     let mut data = Vec::new();
     if reader.is_some() && pipe::readable(fd.as_fd()).doing(doing(), who)? > 0 {
         match copy(&fd, capacity).doing(doing(), who)? {
@@ -365,6 +416,9 @@ impl SavedPipe {
                 remedy: "the image is unusable: take another".into(),
             });
         }
+        if let Some(hindrance) = self.record.fifo.as_ref().and_then(check_fifo) {
+            return Some(hindrance);
+        }
         let made = pipe::make(0).and_then(|made| set_capacity(&made, self.record.capacity));
         made.err().map(|failed| Hindrance {
             code: "pipe/size",
@@ -373,6 +427,25 @@ impl SavedPipe {
             remedy: "grant CAP_SYS_RESOURCE, or raise fs.pipe-max-size and fs.pipe-user-pages-soft".into(),
         })
     }
+}
+
+/// What keeps a FIFO from being opened again. It isn't opened: that would let others go on who wait for it.
+fn check_fifo(place: &Place) -> Option<Hindrance> {
+    let now = match place.find("FIFO") {
+        Ok(now) => now,
+        Err(hindrance) => return Some(hindrance),
+    };
+    let holder = outside::who_has((now.dev, now.ino))?;
+    Some(Hindrance {
+        code: "pipe/taken",
+        what: format!("FIFO {}", place.show()),
+        why: format!(
+            "{} has it open, as descriptor {}, and would get what isn't for it",
+            holder.who(),
+            holder.fd
+        ),
+        remedy: "end that process (is it the original, still running?), or have it close the FIFO".into(),
+    })
 }
 
 fn set_capacity(pipe: &pipe::Pipe, capacity: u64) -> bardo_kernel::Result<()> {
@@ -396,6 +469,12 @@ fn take_pipe(record: &Record, image: &mut FilesImage) -> Result<()> {
                 format!("a buffer of {buffer} bytes, {expected} with those before"),
             ));
         }
+    }
+    if let Some(fifo) = &pipe.fifo {
+        fifo.validate(REOPEN, Some(libc::S_IFIFO)).map_err(|why| image::wrong(record, why))?;
+    }
+    if pipe.waiting && (pipe.fifo.is_none() || !pipe.buffers.is_empty()) {
+        return Err(image::wrong(record, "content without a writer".into()));
     }
     if image.pipes.contains_key(&record.id) {
         return Err(image::wrong(record, "another pipe has the same id".into()));
@@ -422,6 +501,7 @@ fn take_data(record: &Record, image: &mut FilesImage) -> Result<()> {
 #[derive(Debug)]
 pub struct OpenPipe {
     ends: pipe::Pipe,
+    fifo: bool,
     read_given: bool,
     write_given: bool,
 }
@@ -433,7 +513,8 @@ impl OpenPipe {
             return Err(Error::Bug(format!("{what}, which the check should have found")));
         }
         let ends = fill(saved).doing("making a pipe and filling it", None)?;
-        Ok(OpenPipe { ends, read_given: false, write_given: false })
+        let fifo = saved.record.fifo.is_some();
+        Ok(OpenPipe { ends, fifo, read_given: fifo, write_given: fifo })
     }
 
     /// An open file with these flags. The first that can be gets the end that pipe(2) gave; others open it anew, which
@@ -447,20 +528,43 @@ impl OpenPipe {
         };
         let fd = if reopened || *given {
             let path = format!("/proc/self/fd/{}", end.as_raw_fd());
-            fs::open(path.as_ref(), flags & libc::O_ACCMODE, 0)?
+            // The path is followed, though the FIFO's own may not have been; packets are fcntl(2)'s.
+            let not = libc::O_NOFOLLOW | libc::O_DIRECTORY | libc::O_DIRECT;
+            let kept = if self.fifo { flags & REOPEN & !not } else { 0 };
+            fs::open(path.as_ref(), flags & libc::O_ACCMODE | kept | libc::O_NONBLOCK, 0)?
         } else {
             *given = true;
             fcntl::duplicate(end.as_fd(), 0)?
         };
-        fcntl::set_status_flags(fd.as_fd(), flags & (libc::O_NONBLOCK | libc::O_DIRECT))?;
+        let status =
+            libc::O_NONBLOCK | libc::O_DIRECT | if self.fifo { libc::O_APPEND | libc::O_NOATIME } else { 0 };
+        fcntl::set_status_flags(fd.as_fd(), flags & status)?;
         Ok(fd)
     }
+}
+
+/// Opens a FIFO as both of its ends; one whose readers wait for the first writer, as a reader only.
+fn open_fifo(place: &Place, waiting: bool) -> bardo_kernel::Result<pipe::Pipe> {
+    let mode = if waiting { libc::O_RDONLY } else { libc::O_RDWR };
+    let read = fs::open(&place.path(), mode | libc::O_NONBLOCK | libc::O_NOCTTY, 0)?;
+    let unfit = |why: &str| Failed::unexpected(format!("open({:?}): {why}", place.path()));
+    if fs::fstat(read.as_fd())?.kind() != libc::S_IFIFO {
+        return Err(unfit("it isn't a FIFO now"));
+    }
+    if pipe::readable(read.as_fd())? > 0 {
+        return Err(unfit("there is something in it already: somebody has it open"));
+    }
+    let write = fcntl::duplicate(read.as_fd(), 0)?;
+    Ok(pipe::Pipe { read, write })
 }
 
 /// Makes a pipe with these buffers.
 fn fill(saved: &SavedPipe) -> bardo_kernel::Result<pipe::Pipe> {
     let SavedPipe { record, data, .. } = saved;
-    let made = pipe::make(libc::O_NONBLOCK)?;
+    let made = match &record.fifo {
+        None => pipe::make(libc::O_NONBLOCK)?,
+        Some(place) => open_fifo(place, record.waiting)?,
+    };
     set_capacity(&made, record.capacity)?;
     let mut helper = None;
     let mut packets = false;

@@ -109,7 +109,7 @@ pub(super) fn support() -> Vec<Support> {
             "file/other-name",
             "a file whose name was removed, and that has another that isn't found: refused",
         ),
-        line("file/fifo", "FIFOs with a name: refused for now"),
+        line("file/fifo", "a FIFO that its path doesn't lead to: refused"),
         line("socket/unix", "Unix sockets: refused for now, but for the root's stdio"),
         line("socket/tcp", "TCP sockets: refused for now"),
         line("socket/udp", "UDP sockets: refused for now"),
@@ -170,7 +170,7 @@ impl Kind for Refused {
                 Ok(())
             }
             libc::S_IFIFO => {
-                let why = "a FIFO's content and its other ends aren't saved yet";
+                let why = "its path doesn't lead to it any more, so it can't be opened again";
                 out.refuse(scene, file, "file/fifo", format!("FIFO {}", file.show()), why, &or_vouch(file));
                 Ok(())
             }

@@ -15,9 +15,9 @@
 //! **Put back how**: open(2) by the path with the old flags, lseek(2). A file that changed is reported first; `--files
 //! ignore-changes` goes on with it. One that is gone is always an obstacle.
 //!
-//! **Not saved**: content; files of `/proc` and `/sys`, leases and signal owners are refused. An open file that is shared with a
+//! **Not saved**: content; leases and signal owners are refused. An open file that is shared with a
 //! process outside the tree isn't shared with it after a restart. Hints of posix_fadvise(2) and F_SET_RW_HINT. Files
-//! without a name are [`super::unlinked`].
+//! without a name are [`super::unlinked`], those of `/proc` and `/sys` [`super::proc`].
 
 use std::os::fd::OwnedFd;
 
@@ -49,32 +49,12 @@ pub struct OpenRegular {
     pub offset: i64,
 }
 
-/// File systems whose files are made up by the kernel as they are read: reopened, such a file is another one.
-/// Numbers of `<linux/magic.h>`.
-const MADE_UP: &[(u64, &str)] = &[
-    (0x9fa0, "proc"),
-    (0x6265_6572, "sysfs"),
-    (0x6462_6720, "debugfs"),
-    (0x7472_6163, "tracefs"),
-    (0x7363_6673, "securityfs"),
-    (0x6367_7270, "cgroup2"),
-    (0x27_e0eb, "cgroup"),
-    (0xcafe_4a11, "bpf"),
-    (0x6265_6570, "configfs"),
-    (0x6573_5543, "fusectl"),
-    (0xf97c_ff8c, "selinuxfs"),
-    (0x4249_4e4d, "binfmt_misc"),
-    (0x6e73_6673, "nsfs"),
-    (0x5049_4446, "pidfs"),
-    (0x1980_0202, "mqueue"),
-];
-
 impl Kind for Regular {
     fn support(&self) -> Support {
         Support {
             kind: NAME,
             kept: "path, access mode, status flags, offset; shared offsets stay shared",
-            not_kept: "content (the file system has it; a change is reported); /proc and /sys, leases, F_SETOWN: refused",
+            not_kept: "content (the file system has it; a change is reported); leases, F_SETOWN: refused",
             privilege: "",
             workload: "file/regular",
         }
@@ -92,17 +72,6 @@ impl Kind for Regular {
         if !scene.is_plain(file, out) {
             return Ok(());
         }
-        if let Some(system) = made_up(file) {
-            out.refuse(
-                scene,
-                file,
-                "file/proc",
-                format!("{} (a file of {system})", file.show()),
-                "the kernel makes its content up as it is read; reopened it would be another",
-                "a later version of bardo will save what can be; until then close it, or checkpoint before it is opened",
-            );
-            return Ok(());
-        }
         let place = Place::of(&file.link, file.flags & REOPEN, &file.stat);
         out.record(NAME, file.id, &OpenRegular { place, offset: file.pos })
     }
@@ -115,12 +84,6 @@ impl Kind for Regular {
         }
         image.add(record, Box::new(file))
     }
-}
-
-/// The file system's name, if it is one of those whose files are made up.
-pub(super) fn made_up(file: &Seen) -> Option<&'static str> {
-    // All of them are without a disk, and have their type looked up.
-    MADE_UP.iter().find(|(magic, _)| *magic == file.system).map(|(_, name)| *name)
 }
 
 impl Saved for OpenRegular {
