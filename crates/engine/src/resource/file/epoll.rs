@@ -35,6 +35,7 @@ use serde::{Deserialize, Serialize};
 
 use super::nameless::{self, STATUS};
 use super::pool::{Making, Pool};
+use super::proc;
 use super::scene::{Holder, Scene, Seen};
 use super::survey::Collected;
 use super::table::FD_MAX;
@@ -126,6 +127,13 @@ impl Kind for Epoll {
             return Ok(());
         }
         let Some(mut entries) = entries(file, scene, out)? else { return Ok(()) };
+        let watched = |id: u64| scene.files.get(usize::try_from(id).ok()?.checked_sub(1)?);
+        if let Some(found) = entries.iter().filter_map(|e| watched(e.file)).find(|f| proc::is_of_process(f)) {
+            let what = format!("epoll that watches {}", found.show());
+            let why = "a process's files of proc are opened when the epoll is there already";
+            out.refuse(scene, file, NAME, what, why, "checkpoint at another moment");
+            return Ok(());
+        }
         if refuse_stuck(file, &entries, scene, out)? {
             return Ok(());
         }

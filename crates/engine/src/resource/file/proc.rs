@@ -99,6 +99,19 @@ fn made_up(file: &Seen) -> Option<&'static str> {
     MADE_UP.iter().find(|(magic, _)| *magic == file.system).map(|(_, name)| *name)
 }
 
+/// The file system's name, if it is an open file of such a one.
+fn system_of(file: &Seen) -> Option<&'static str> {
+    let is = file.flags & libc::O_PATH == 0
+        && matches!(file.stat.kind(), libc::S_IFREG | libc::S_IFDIR)
+        && file.reach == Reach::Same;
+    made_up(file).filter(|_| is)
+}
+
+/// Whether it stands for a process, and can't be opened before that is there.
+pub(super) fn is_of_process(file: &Seen) -> bool {
+    system_of(file) == Some(PROC) && of_process(&file.link).is_some()
+}
+
 /// Whose file it is, if it is one of a process's: the pid, and the path below `/proc/PID`.
 fn of_process(path: &Path) -> Option<(i32, PathBuf)> {
     let below = path.strip_prefix("/proc").ok()?;
@@ -131,10 +144,7 @@ impl Kind for Proc {
     }
 
     fn claims(&self, file: &Seen, _: &Scene<'_>) -> bool {
-        file.flags & libc::O_PATH == 0
-            && matches!(file.stat.kind(), libc::S_IFREG | libc::S_IFDIR)
-            && file.reach == Reach::Same
-            && made_up(file).is_some()
+        system_of(file).is_some()
     }
 
     fn collect(&self, file: &Seen, scene: &Scene<'_>, out: &mut Collected) -> Result<()> {
