@@ -91,6 +91,7 @@ workloads! {
     jit: "memory/jit";
     locked: "memory/locked";
     memfd: "memory/memfd";
+    policies: "memory/policies";
     private_file: "memory/private_file";
     protections: "memory/protections";
     reservations: "memory/reservations";

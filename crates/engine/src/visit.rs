@@ -16,6 +16,7 @@ use bardo_kernel::{Failed, Sysno};
 use crate::error::{Doing, Error, Refusal, Result, Who};
 use crate::freeze::Process as FrozenProcess;
 use crate::resource::memory::Inside;
+use crate::resource::memory::policy::{self, PoliciesAsked};
 use crate::resource::task::posix_timer::{self, OwnerAsked, PosixTimers, TimersAsked};
 use crate::resource::task::process::{Life, ProcessAsked};
 use crate::resource::task::seccomp::Filters;
@@ -95,7 +96,16 @@ pub fn visit(
     // The other threads' questions, and those about timers, are like these.
     let before = asks.refusals.len();
     let mut timers_like_those = TimersAsked::ask(&timers, AREA_LEN / 2);
-    let batches = std::iter::once(&batch).chain(timers_like_those.batches().map(|batch| &*batch));
+    // Filters may forbid to ask what there is no need to.
+    let has_policies = !asks.seccomp.any()
+        || policy::may_have_any(subject.door).doing("looking for NUMA policies", Some(&who))?;
+    let mut policies = PoliciesAsked::default();
+    if has_policies {
+        policies = PoliciesAsked::ask(&areas, AREA_LEN / 2);
+    }
+    let batches = std::iter::once(&batch)
+        .chain(timers_like_those.batches().map(|batch| &*batch))
+        .chain(policies.batches().map(|batch| &*batch));
     asks.seccomp.judge(subject, batches, asks.refusals);
     if asks.refusals.len() > before {
         return Ok(None);
@@ -133,6 +143,17 @@ pub fn visit(
     for batch in timers_asked.batches() {
         visit.run(batch).doing("asking for timers", Some(&who))?;
     }
+    let (policies, unclear) = {
+        let asking = "asking for NUMA policies";
+        for batch in policies.batches() {
+            visit.run(batch).doing(asking, Some(&who))?;
+        }
+        let mut pages = policies.ask_pages(visit.room()).doing(asking, Some(&who))?;
+        for batch in pages.batches() {
+            visit.run(batch).doing(asking, Some(&who))?;
+        }
+        (policies.take(&pages), policies.unclear())
+    };
     threads[0].held = Some(visit.leave().doing("leaving the process", Some(&who))?);
 
     let others = others.iter().map(|(asked, timers, batch)| (asked, timers, batch));
@@ -171,6 +192,15 @@ pub fn visit(
             ));
         }
     }
+    if let Some(span) = unclear {
+        asks.refusals.push(subject.refusal(
+            "memory/policy",
+            None,
+            format!("shared memory at {span} has more than one NUMA policy"),
+            "the kernel tells them page by page only, and these are too many",
+            "have the program set policies of shared memory where each is mapped by itself",
+        ));
+    }
     let mut life = Life::take(subject, pending, posix_timers, &process_asked, &batch)
         .doing("reading the process's state", Some(&who))?;
     life.seccomp_filters = std::mem::take(&mut asks.seccomp.all);
@@ -181,7 +211,7 @@ pub fn visit(
         }
     }
     let brk = process_asked.brk(&batch).doing("asking for the program break", Some(&who))?;
-    Ok(Some((life, Inside { brk, lock_future })))
+    Ok(Some((life, Inside { brk, lock_future, policies })))
 }
 
 /// The MCL_ flags with which the visit's memory at `area` has been locked.

@@ -17,6 +17,7 @@ mod keeper;
 pub mod mailbox;
 pub mod mmap;
 pub mod namespace;
+pub mod numa;
 pub mod pagemap;
 pub mod pidfd;
 pub mod pipe;

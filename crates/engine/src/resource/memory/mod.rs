@@ -14,6 +14,7 @@ pub mod inode;
 pub mod mapped;
 pub mod object;
 pub mod pages;
+pub mod policy;
 pub mod put;
 pub mod restore;
 pub mod shared;
@@ -63,6 +64,14 @@ pub const KINDS: &[Support] = &[
         not_kept: "objects shared with processes outside the tree: refused",
         privilege: "CAP_CHECKPOINT_RESTORE to skip holes, and for parts that nobody maps any more",
         workload: "memory/shared_anonymous",
+    },
+    Support {
+        kind: "memory/policy",
+        kept: "NUMA policies of memory (mbind), with their flags and nodes",
+        not_kept: "home nodes, which nothing tells; of shared memory, policies within what every process maps in one piece, \
+                   where its ends have none; where the nodes aren't there, the host can't run the image",
+        privilege: "",
+        workload: "memory/policies",
     },
     Support {
         kind: "memory/common",

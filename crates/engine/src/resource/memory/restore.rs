@@ -22,6 +22,7 @@ use super::inherit::CommonImage;
 use super::inode::InodeRecord;
 use super::mapped::{self, MappedFiles};
 use super::object::OBJECTS;
+use super::policy::Policy;
 use super::shared::{self, ObjectRecord};
 use super::space::{AreasRecord, SpaceRecord};
 use super::{anonymous, vdso};
@@ -142,6 +143,9 @@ impl MemoryImage {
         if space.lock_future & !((libc::MCL_FUTURE | libc::MCL_ONFAULT) as u32) != 0 {
             return Err(wrong(format!("the flags {:#x} for mlockall", space.lock_future)));
         }
+        if let Some(fault) = space.policies.iter().find_map(Policy::fault) {
+            return Err(wrong(fault));
+        }
         let image = SpaceImage { record: space, areas: Vec::new(), filled: Vec::new() };
         if self.spaces.insert(record.id, image).is_some() {
             return Err(wrong("a second one of this id".into()));
@@ -244,13 +248,18 @@ impl MemoryImage {
     /// What keeps us from looking.
     pub fn check(&self, files: Files) -> Result<Vec<Refusal>> {
         let mut refusals = Vec::new();
-        let mut told = BTreeSet::new();
+        let (mut told, mut policies) = (BTreeSet::new(), BTreeSet::new());
         let here = vdso::Here::look()?;
         refusals.extend(self.check_kernel());
         for space in self.spaces.values() {
             for file in &space.record.files {
                 if told.insert((&file.path, file.size, file.mtime_ns)) {
                     refusals.extend(mapped::check(file, files));
+                }
+            }
+            for policy in &space.record.policies {
+                if policies.insert((policy.mode, &policy.nodes)) {
+                    refusals.extend(policy.check());
                 }
             }
             if refusals.iter().all(|r| r.code != "host/vdso") {
@@ -459,6 +468,9 @@ impl MemoryImage {
         let Site { shared_at, may_set_exe, room } = site;
         let space = self.space(id)?;
         let mut batches = Batches::new(room);
+        for policy in &space.record.policies {
+            batches.add(|batch| policy.put(batch));
+        }
         let guards = &mut space.record.guards.iter().peekable();
         let huge = &mut space.record.huge.iter().peekable();
         let mut guarded = Vec::new();

@@ -35,6 +35,7 @@ use super::area::{Area, Backing, FilePath, Flags, Span, USER_MAX, USER_MIN, is_d
 use super::inode::InodeKind;
 use super::mapped::{self, FileIdentity, Identified, Obstacle};
 use super::object::{MEMFD, Shared, Unnamed, What};
+use super::policy::Policy;
 use super::vdso::{self, Vdso};
 use crate::error::{Doing, Refusal, Result};
 use crate::subject::Subject;
@@ -130,6 +131,9 @@ pub struct SpaceRecord {
     /// MCL_FUTURE and MCL_ONFAULT of mlockall(2).
     #[serde(default, skip_serializing_if = "is_default")]
     pub lock_future: u32,
+    /// NUMA policies, in order.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub policies: Vec<Policy>,
 }
 
 /// The record `memory/areas`.
@@ -222,12 +226,14 @@ fn obstacle(
 }
 
 /// What only a visit can ask.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Inside {
     /// What brk(0) gave.
     pub brk: u64,
     /// MCL_FUTURE and MCL_ONFAULT of mlockall(2), where memory that is mapped from now on is locked.
     pub lock_future: u32,
+    /// NUMA policies of its memory, in order.
+    pub policies: Vec<Policy>,
 }
 
 /// Looks at the memory of a stopped process, from outside: writes nothing, and has no page faulted in. Whatever can't be saved goes to `refusals`.
@@ -272,6 +278,7 @@ pub fn survey(
         guards,
         huge,
         lock_future: inside.lock_future,
+        policies: inside.policies,
     };
     Ok(Space { id: subject.own_pid as u64, record, areas, pages })
 }

@@ -117,7 +117,7 @@ fn subject(pid: i32) -> Subject {
 fn inside(pid: i32) -> Inside {
     let areas = maps::read(pid).unwrap();
     let heap = areas.iter().filter(|a| a.special == Some(maps::Special::Heap)).map(|a| a.end).max();
-    Inside { brk: heap.unwrap_or(stat::read(pid).unwrap().start_brk), lock_future: 0 }
+    Inside { brk: heap.unwrap_or(stat::read(pid).unwrap().start_brk), lock_future: 0, policies: Vec::new() }
 }
 
 fn header() -> Header {

@@ -27,6 +27,7 @@ fn space() -> SpaceRecord {
         guards: vec![],
         huge: vec![],
         lock_future: 0,
+        policies: Vec::new(),
     }
 }
 
