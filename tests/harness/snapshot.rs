@@ -188,6 +188,11 @@ impl Snapshot {
                     self.fact(format!("{pid} fdinfo {number} tfd {}", words.join(" ")), "");
                     continue;
                 }
+                if field == "inotify wd" {
+                    let (watch, what) = value.split_once(' ').unwrap_or((value, ""));
+                    self.fact(format!("{pid} fdinfo {number} watch {watch}"), what);
+                    continue;
+                }
                 if field != "ino" || !unnumbered {
                     self.fact(format!("{pid} fdinfo {number} {field}"), value.trim());
                 }

@@ -51,7 +51,8 @@ refusals! {
     epoll_of_signals_that_several_have: "epoll-signalfd", ["epoll that watches anon_inode:[signalfd]", "whose signals"];
     epoll_of_what_is_open_outside: "epoll-outside", ["epoll that watches what was descriptor 3", "EPOLL_CTL_DEL"];
     epoll_with_an_entry_that_is_stuck: "epoll-fired", ["epoll with an entry that has fired", "another moment"];
-    inotify: "inotify", ["inotify"];
+    inotify_that_is_not_read: "inotify-unread", ["bytes of events that it", "file/inotify-unread"];
+    inotify_of_what_is_not_found: "inotify-lost", ["inotify that watches inode", "no path that leads to it"];
     huge_memfd: "huge-memfd", ["memfd", "huge pages"];
     memfd_with_outside: "memfd-outside", ["memfd", "leak"];
     pidfd_of_outside: "pidfd-outside", ["pidfd of process 1", "isn't part of the tree"];

@@ -109,6 +109,8 @@ workloads! {
     epoll: "file/epoll";
     signalfd: "file/signalfd";
     owner: "file/owner";
+    inotify: "file/inotify",
+        may differ "* fdinfo 6 watch 6" because "what is watched has no name, and another inode";
     pidfd: "file/pidfd",
         may differ "* fdinfo * ino" because "a process's pidfds have an inode of this life";
     eventfd: "file/eventfd";

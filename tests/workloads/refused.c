@@ -128,7 +128,27 @@ int main(int argc, char **argv)
         while (write(ends[1], block, sizeof block) > 0)
             ;
     }
-    is("inotify") have(inotify_init());
+    is("inotify-unread") {
+        int fd = have(inotify_init());
+        char data[600];
+        snprintf(data, sizeof data, "%s/data", workload_dir);
+        must(mkdir(data, 0755));
+        must(inotify_add_watch(fd, data, IN_CREATE));
+        close(must(open(data_path("new"), O_WRONLY | O_CREAT | O_CLOEXEC, 0644)));
+    }
+    is("inotify-lost") {
+        /* What it watches has no name, and is open in the parent of the tree's root alone. */
+        int file = must(open(data_path("gone"), O_RDWR | O_CREAT, 0600)), fd = have(inotify_init());
+        must(inotify_add_watch(fd, data_path("gone"), IN_MODIFY));
+        must(unlink(data_path("gone")));
+        pid_t child = must(fork());
+        if (child) {
+            must(close(fd));
+            must(waitpid(child, NULL, 0));
+            _exit(0);
+        }
+        must(close(file));
+    }
     is("huge-memfd") have(memfd_create("memfd", MFD_HUGETLB));
     is("memfd-outside") {
         have(memfd_create("memfd", 0));

@@ -14,6 +14,7 @@ use bardo_kernel::{fs, procfs, time};
 use crate::error::{Doing, Error, Refusal, Result};
 use crate::freeze::Frozen;
 use crate::host;
+use crate::resource::file::inotify;
 use crate::resource::memory;
 use crate::sink::{Output, write_failed};
 use crate::subject::Subject;
@@ -101,12 +102,8 @@ pub fn checkpoint(request: Request, watch: &dyn Watch) -> Result<Report> {
     let needs = host::Needs::of_this_host()?;
     let output = Output::open(request.sink, &mut report.cleaned)?;
 
-    watch.stage(Stage::Freeze);
-    let mut frozen = Frozen::freeze(request.pid)?;
+    let (frozen, survey) = freeze_and_look(request.pid, &request.external, watch)?;
     let since_ns = frozen.since_ns;
-
-    watch.stage(Stage::Survey);
-    let survey = survey::look(&mut frozen, &request.external, watch)?;
     refuse_own_sink(&survey, output.fd())?;
 
     watch.stage(Stage::Collect);
@@ -161,18 +158,33 @@ pub fn checkpoint(request: Request, watch: &dyn Watch) -> Result<Report> {
     Ok(report)
 }
 
+/// Freezes the tree and looks at it. Where nothing stands in the way but what the tree itself is about to do, it runs on for a
+/// moment, and is frozen and looked at again.
+fn freeze_and_look(pid: i32, external: &[String], watch: &dyn Watch) -> Result<(Frozen, Survey)> {
+    const PAUSES_MS: [u64; 8] = [1, 3, 10, 30, 100, 100, 100, 100];
+    let mut pauses = PAUSES_MS.into_iter();
+    loop {
+        watch.stage(Stage::Freeze);
+        let mut frozen = Frozen::freeze(pid)?;
+        watch.stage(Stage::Survey);
+        match survey::look(&mut frozen, external, watch) {
+            Ok(survey) => return Ok((frozen, survey)),
+            Err(Error::Refused(refusals)) if refusals.iter().all(|r| r.code == inotify::UNREAD) => {
+                let Some(pause_ms) = pauses.next() else { return Err(Error::Refused(refusals)) };
+                drop(frozen);
+                time::sleep_ns(pause_ms * 1_000_000);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// Says everything that stands in the way of a checkpoint without making one: freezes, looks, thaws.
 ///
 /// # Errors
 /// As [`checkpoint`]; the refusals are the result here.
 pub fn rehearse(pid: i32, external: &[String], watch: &dyn Watch) -> Result<Vec<Refusal>> {
-    watch.stage(Stage::Freeze);
-    let mut frozen = match Frozen::freeze(pid) {
-        Err(Error::Refused(refusals)) => return Ok(refusals),
-        other => other?,
-    };
-    watch.stage(Stage::Survey);
-    match survey::look(&mut frozen, external, watch) {
+    match freeze_and_look(pid, external, watch) {
         Ok(_) => Ok(Vec::new()),
         Err(Error::Refused(refusals)) => Ok(refusals),
         Err(error) => Err(error),

@@ -25,6 +25,7 @@ use bardo_kernel::{Errno, Failed, Sysno, fs, way_out};
 
 use crate::error::{Doing, Error, Result, Who};
 use crate::plan::{Member, Plan};
+use crate::resource::file::Pool;
 use crate::resource::memory::{MemoryImage, Places, Site};
 use crate::resource::task::limit::Limits;
 use crate::resource::task::posix_timer::PosixTimers;
@@ -628,7 +629,7 @@ impl<'a> Tree<'a> {
     }
 
     /// Gives every thread its registers, commits, and lets the tree go. From the commit on it outlives us.
-    pub fn go(mut self, open: &Opened, stopped: bool) -> Result<()> {
+    pub fn go(mut self, pool: &Pool, stopped: bool) -> Result<()> {
         let mut all = Vec::new();
         for member in self.plan.living() {
             let who = self.who(member);
@@ -665,7 +666,7 @@ impl<'a> Tree<'a> {
             let running = stopped.resume(0).doing("letting a thread wait", Some(&who))?;
             ready.push(Ready { slot, running, registers, mask });
         }
-        self.plan.files.start(&open.pool)?;
+        self.plan.files.start(pool)?;
         // The tree's own orphans are none of ours.
         self.subreaper = None;
         self.shelf.commit();

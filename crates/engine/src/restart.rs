@@ -121,7 +121,10 @@ pub fn restart(request: Request, watch: &dyn Watch) -> Result<Restarted> {
     if watch.cancelled() {
         return Err(cancelled());
     }
-    tree.go(&open, request.stopped)?;
+    let Opened { pool, mapped } = open;
+    // Files that are closed only now would be news to those who watch them.
+    drop(mapped);
+    tree.go(&pool, request.stopped)?;
     Ok(Restarted {
         root,
         wait_for: space.commit()?.unwrap_or(root),

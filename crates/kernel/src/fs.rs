@@ -221,7 +221,7 @@ pub fn fstat(fd: BorrowedFd<'_>) -> Result<Stat> {
 /// The names in a directory, without `.` and `..`, in the kernel's order (getdents64(2)).
 pub fn list(path: impl AsRef<Path>) -> Result<Vec<OsString>> {
     let mut names = Vec::new();
-    each_entry(path.as_ref(), |_, name| names.push(OsString::from_vec(name.to_vec())))?;
+    each_entry(path.as_ref(), |_, _, name| names.push(OsString::from_vec(name.to_vec())))?;
     Ok(names)
 }
 
@@ -229,7 +229,7 @@ pub fn list(path: impl AsRef<Path>) -> Result<Vec<OsString>> {
 /// over one of them, or several make up one (overlayfs), stat(2) may tell of another.
 pub fn names_of(path: impl AsRef<Path>, inode: u64) -> Result<Vec<OsString>> {
     let mut names = Vec::new();
-    each_entry(path.as_ref(), |ino, name| {
+    each_entry(path.as_ref(), |ino, _, name| {
         if ino == inode {
             names.push(OsString::from_vec(name.to_vec()));
         }
@@ -237,7 +237,9 @@ pub fn names_of(path: impl AsRef<Path>, inode: u64) -> Result<Vec<OsString>> {
     Ok(names)
 }
 
-fn each_entry(path: &Path, mut see: impl FnMut(u64, &[u8])) -> Result<()> {
+/// Shows the inode's number of each name in a directory, as the directory itself has it, whether it is a directory (not every
+/// file system says), and the name.
+pub fn each_entry(path: &Path, mut see: impl FnMut(u64, bool, &[u8])) -> Result<()> {
     let fd = open(path, libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
     let mut buffer = vec![0u8; 32 << 10];
     loop {
@@ -260,7 +262,7 @@ fn each_entry(path: &Path, mut see: impl FnMut(u64, &[u8])) -> Result<()> {
             if name != b"." && name != b".." {
                 let mut ino = [0; 8];
                 ino.copy_from_slice(&buffer[at..at + 8]);
-                see(u64::from_ne_bytes(ino), name);
+                see(u64::from_ne_bytes(ino), buffer[at + 18] == libc::DT_DIR, name);
             }
             at += len;
         }

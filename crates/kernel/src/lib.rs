@@ -12,6 +12,8 @@ pub mod fcntl;
 pub mod fs;
 pub mod gate;
 pub mod guardian;
+pub mod handle;
+pub mod inotify;
 pub mod kcmp;
 mod keeper;
 pub mod mailbox;

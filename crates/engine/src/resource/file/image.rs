@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use super::epoll::{self, Watched};
 use super::external::{self, Connections};
 use super::gone::GoneDirectory;
+use super::inotify::{self, Watching};
 use super::lock::{self, Held};
 use super::owner::{self, Owned};
 use super::pidfd::{self, OpenPidfd};
@@ -41,6 +42,8 @@ pub struct FilesImage {
     pub(super) locks: BTreeMap<i32, Vec<Held>>,
     /// What each epoll watches.
     pub(super) epolls: BTreeMap<u64, Vec<Watched>>,
+    /// What each inotify watches.
+    pub(super) inotifies: BTreeMap<u64, Watching>,
     /// Those that processes open themselves.
     pub(super) pidfds: BTreeMap<u64, OpenPidfd>,
     /// Who is told of what by a signal.
@@ -193,6 +196,7 @@ impl FilesImage {
         let taken = lock::check(held).into_iter();
         refusals.extend(taken.map(|(fd, hindrance)| Refusal { fd: Some(fd), ..bare(hindrance) }));
         refusals.extend(epoll::check(&self.epolls).map(bare));
+        refusals.extend(inotify::check(&self.inotifies, &rules).into_iter().map(bare));
         refusals.extend(self.check_limit());
         refusals
     }
@@ -250,7 +254,8 @@ impl FilesImage {
     /// # Errors
     /// Where this host said no.
     pub fn start(&self, pool: &Pool) -> Result<()> {
-        self.files.iter().try_for_each(|(id, file)| file.start(*id, pool))
+        self.files.iter().try_for_each(|(id, file)| file.start(*id, pool))?;
+        inotify::start(&self.inotifies, pool)
     }
 
     /// The steps by which a process, which inherited the pool, gets the table of the process that had this pid: batches of at

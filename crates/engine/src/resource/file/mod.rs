@@ -19,6 +19,7 @@ pub mod eventfd;
 pub mod external;
 pub mod gone;
 pub mod image;
+pub mod inotify;
 pub mod kept;
 pub mod lock;
 pub mod memfd;
@@ -39,6 +40,7 @@ pub mod survey;
 pub mod table;
 pub mod timerfd;
 pub mod unlinked;
+pub mod watched;
 
 #[cfg(test)]
 mod rig;
@@ -161,6 +163,7 @@ pub const KINDS: &[&dyn Kind] = &[
     &timerfd::Timerfd,
     &epoll::Epoll,
     &signalfd::Signalfd,
+    &inotify::Inotify,
     &pidfd::Pidfd,
     &lock::Locks,
     &owner::Owners,

@@ -43,7 +43,6 @@ const fn never(link: &'static str, code: &'static str, name: &'static str, why: 
 }
 
 const ANONYMOUS: &[Anonymous] = &[
-    later("anon_inode:inotify", "file/inotify", "inotify", "its watches and events aren't saved yet"),
     never("anon_inode:[fanotify]", "file/fanotify", "fanotify", "others wait for its answers"),
     never(
         "anon_inode:[io_uring]",

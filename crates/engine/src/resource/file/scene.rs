@@ -26,6 +26,7 @@ use super::owner;
 use super::path::{self, Reach};
 use super::pipe::Pipes;
 use super::survey::Collected;
+use super::watched::Watched;
 use crate::error::{Doing, Error, Result, Who};
 use crate::resource::memory::Shared;
 use crate::subject::Subject;
@@ -138,6 +139,7 @@ pub struct Scene<'a> {
     /// Terminals that belong to the outside: somebody's stdio, or the controlling terminal.
     pub terminals: BTreeSet<u64>,
     outside: OnceCell<Outside>,
+    watched: OnceCell<Watched>,
     in_kernel_order: OnceCell<Vec<usize>>,
     /// What the tree has in common: inodes whose content goes into the image.
     shared: RefCell<&'a mut Shared>,
@@ -170,6 +172,7 @@ impl<'a> Scene<'a> {
             pipes: Pipes::default(),
             terminals: BTreeSet::new(),
             outside: OnceCell::new(),
+            watched: OnceCell::new(),
             in_kernel_order: OnceCell::new(),
             shared: RefCell::new(shared),
             roles: BTreeMap::new(),
@@ -228,6 +231,20 @@ impl<'a> Scene<'a> {
             None => {
                 let outside = Outside::look(self)?;
                 Ok(self.outside.get_or_init(|| outside))
+            }
+        }
+    }
+
+    /// Where the files are that the tree watches; looked up when it is first asked for.
+    ///
+    /// # Errors
+    /// Where fdinfo can't be read.
+    pub fn watched(&self) -> Result<&Watched> {
+        match self.watched.get() {
+            Some(watched) => Ok(watched),
+            None => {
+                let watched = Watched::look(self)?;
+                Ok(self.watched.get_or_init(|| watched))
             }
         }
     }
