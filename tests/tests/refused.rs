@@ -86,15 +86,31 @@ refusals! {
     memfd_secret: "memfd-secret", ["secret"];
     shared_memory_with_outside: "shared-memory-outside", ["shared"];
     pipe_with_outside: "pipe-outside", ["pipe"];
-    shared_address_space: "shared-address-space", ["address space"];
+    memory_shared_with_outside: "memory-shared-outside", ["shares its memory with pid", "isn't of the tree"];
     other_namespace: "namespace", ["uts"];
     vfork_parent: "vfork", ["vfork"];
+}
+
+#[test]
+fn vfork_of_a_moment_is_waited_for() {
+    let mut workload = Workload::start("refused", &["vfork-moment"]);
+    for _ in 0..10 {
+        workload.on(workload.checkpoint("image").arg("--force")).ok();
+        workload.wait_progress();
+    }
+    workload.finish();
 }
 
 #[test]
 fn sessions_orphans_side_by_side() {
     let workload = Workload::start("refused", &["session-apart"]);
     expect_refusal_below(workload, &["it is in session", "task/session"]);
+}
+
+#[test]
+fn shared_memory_of_one_who_left_it() {
+    let workload = Workload::start("refused", &["memory-shared-apart"]);
+    expect_refusal_below(workload, &["it shares its memory", "task/shared-memory"]);
 }
 
 #[test]

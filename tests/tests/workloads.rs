@@ -63,6 +63,7 @@ workloads! {
     robust: "task/robust";
     rseq: "task/rseq";
     seccomp: "task/seccomp";
+    shared_memory: "task/shared_memory";
     sharing: "task/sharing";
     signals: "task/signals";
     stopped: "task/stopped";

@@ -329,12 +329,18 @@ int main(int argc, char **argv)
             _exit(0);
         }
     }
-    is("shared-address-space") {
-        /* A process with CLONE_VM and no CLONE_THREAD, blocked. */
-        char *stack = touch_user_memory(65536);
-        extern int pause_for_ever(void *);
-        have(clone(pause_for_ever, stack + 65536 - 64, CLONE_VM | SIGCHLD, NULL));
-        prctl(PR_SET_NAME, "parent");
+    is("memory-shared-outside") {
+        /* Its other holder is the parent of the tree's root, who does nothing more. */
+        char *stack = touch_user_memory(256 << 10);
+        extern int live_as_tree(void *);
+        pid_t child = have(clone(live_as_tree, stack + (256 << 10) - 64, CLONE_VM | SIGCHLD, NULL));
+        int status;
+        must(waitpid(child, &status, 0));
+        _exit(status ? 1 : 0);
+    }
+    is("memory-shared-apart") {
+        extern void memory_shared_apart(void);
+        memory_shared_apart();
     }
     is("shared-directory-apart") {
         extern void shared_directory_apart(void);
@@ -358,6 +364,19 @@ int main(int argc, char **argv)
         }
         done();
     }
+    is("vfork-moment") {
+        /* Nearly always in a vfork, of a child that calls exec in a moment. */
+        for (ready(); !finishing(); progress()) {
+            pid_t child = vfork();
+            if (child == 0) {
+                usleep(20000);
+                execl("/bin/true", "true", NULL);
+                _exit(1);
+            }
+            wait_exited(must(child), 0);
+        }
+        done();
+    }
     else {
         fprintf(stderr, "unknown: %s\n", what);
         return 2;
@@ -368,21 +387,7 @@ int main(int argc, char **argv)
     loop_until_finish();
     if (*queue)
         must(mq_unlink(queue));
-    if (strcmp(what, "shared-address-space") == 0) {
-        extern pid_t paused;
-        must(kill(paused, SIGKILL));
-    }
     done();
-}
-
-pid_t paused;
-int pause_for_ever(void *argument)
-{
-    (void)argument;
-    paused = getpid();
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    for (;;)
-        pause();
 }
 
 static void live_on(void)
@@ -453,6 +458,43 @@ void session_apart(void)
 }
 
 /* A grandchild shares our working directory, and the one between us has left it. */
+int live_as_tree(void *argument)
+{
+    (void)argument;
+    int pid = must(open(data_path("pid"), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+    dprintf(pid, "%d", getpid());
+    must(close(pid));
+    loop_until_finish();
+    done();
+}
+
+/* The root and its grandchild have one memory, and the process between them has called exec. */
+static int share_with_grandparent(void *argument)
+{
+    (void)argument;
+    live_on();
+    _exit(0);
+}
+
+static int leave_the_memory(void *stack)
+{
+    must(clone(share_with_grandparent, stack, CLONE_VM | SIGCHLD, NULL));
+    char wait[700];
+    snprintf(wait, sizeof wait, "touch '%s'; while [ ! -e '%s' ]; do sleep 0.01; done", data_path("apart"), finish_path);
+    execl("/bin/sh", "sh", "-c", wait, NULL);
+    _exit(1);
+}
+
+void memory_shared_apart(void)
+{
+    size_t size = 256 << 10;
+    char *stacks = mmap(NULL, 2 * size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    check(stacks != MAP_FAILED);
+    must(clone(leave_the_memory, stacks + size, CLONE_VM | CLONE_VFORK | SIGCHLD, stacks + 2 * size));
+    while (access(data_path("apart"), F_OK) == -1)
+        usleep(1000);
+}
+
 void shared_directory_apart(void)
 {
     if (must(syscall(SYS_clone, CLONE_FS | SIGCHLD, NULL, NULL, NULL, NULL)) == 0) {

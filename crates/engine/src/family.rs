@@ -304,6 +304,8 @@ mod tests {
             leader_ended: None,
             files_with: None,
             directory_with: None,
+            memory_with: None,
+            handlers_with: None,
             life: None,
         }
     }
@@ -425,6 +427,22 @@ mod tests {
         assert_eq!(shares, [0, files, files | fs]);
         tree[1].files_with = None;
         assert_eq!(plan(&tree).unwrap_err()[0].code, "task/shared-files");
+    }
+
+    #[test]
+    fn memory_is_shared_along_a_chain_and_handlers_only_with_it() {
+        let mut tree = [process(10, 1, 10, 10), process(11, 10, 10, 10), process(12, 11, 12, 12)];
+        for index in [1, 2] {
+            tree[index].memory_with = Some(10);
+        }
+        tree[2].handlers_with = Some(11);
+        let shares: Vec<u64> = plan(&tree).unwrap().births.iter().map(|birth| birth.shares).collect();
+        let (memory, handlers) = (libc::CLONE_VM as u64, libc::CLONE_SIGHAND as u64);
+        assert_eq!(shares, [0, memory, memory | handlers]);
+        tree[2].memory_with = None;
+        assert_eq!(plan(&tree).unwrap_err()[0].code, "task/shared-handlers");
+        (tree[1].memory_with, tree[2].memory_with, tree[2].handlers_with) = (None, Some(10), None);
+        assert_eq!(plan(&tree).unwrap_err()[0].code, "task/shared-memory");
     }
 
     #[test]

@@ -18,14 +18,16 @@ use bardo_kernel::procfs::{self, children, status};
 use bardo_kernel::ptrace::{self, Running, Stop, Stopped, Waited};
 use bardo_kernel::remote::Held;
 use bardo_kernel::time::{self, Patience};
-use bardo_kernel::{Failed, fs, pidfd, way_out};
+use bardo_kernel::{Failed, fs, kcmp, pidfd, way_out};
 
 use crate::error::{Doing, Error, Failure, Refusal, Result, Who};
 use crate::resource::task::sleep::{Sleep, Sleepers};
 use crate::subject::Subject;
 
-/// How long a thread may take to stop before we look at what keeps it.
-const LOOK_AFTER_NS: u64 = 30_000_000;
+/// How long a thread may take to stop before we look at what keeps it: a child in vfork(2), most of all.
+const LOOK_AFTER_NS: u64 = 1_000_000;
+/// How long until any child is taken for that, not only one that has the thread's memory.
+const LOOK_CLOSER_AFTER_NS: u64 = 30_000_000;
 /// How long it may take in all.
 const GIVE_UP_NS: u64 = 3_000_000_000;
 /// How long threads that were asked to stop are waited for when they are let go instead.
@@ -414,7 +416,7 @@ impl Freezing {
             }
             let waited_ns = time::monotonic_ns().saturating_sub(begun_ns);
             if waited_ns > LOOK_AFTER_NS {
-                self.unblock_vfork(&asked);
+                self.unblock_vfork(&asked, waited_ns > LOOK_CLOSER_AFTER_NS);
             }
             if waited_ns > GIVE_UP_NS {
                 let (pid, tid) = asked[0];
@@ -463,14 +465,18 @@ impl Freezing {
     }
 
     /// A parent in vfork(2) can't be stopped before its child execs or exits: let such children go on for a moment.
-    fn unblock_vfork(&mut self, asked: &[(i32, i32)]) {
+    /// `any`: those too that don't share its memory, as a vfork's child does until it calls exec.
+    fn unblock_vfork(&mut self, asked: &[(i32, i32)], any: bool) {
         for &(pid, tid) in asked {
             if !stat::read_thread(pid, tid).is_ok_and(|s| s.state == State::DiskSleep) {
                 continue;
             }
             for child in children::read_thread(pid, tid).unwrap_or_default() {
-                if let Some(Hold::Held(thread, _)) = self.threads.remove(&(child, child)) {
-                    let mut thread = thread;
+                let is_held = matches!(self.threads.get(&(child, child)), Some(Hold::Held(..)));
+                if !is_held || !(any || share_memory(pid, child)) {
+                    continue;
+                }
+                if let Some(Hold::Held(mut thread, _)) = self.threads.remove(&(child, child)) {
                     if let Some(Ok(running)) = thread.held.take().map(|held| held.thread.resume(0)) {
                         let _ = wait_while_uninterruptible(pid, tid);
                         let _ = running.interrupt();
@@ -485,10 +491,7 @@ impl Freezing {
         let what =
             procfs::single::wchan(pid, tid).ok().flatten().unwrap_or_else(|| "an unnamed place".into());
         let child = children::read_thread(pid, tid).unwrap_or_default();
-        let vfork = child.iter().find(|child| {
-            bardo_kernel::kcmp::compare(pid, **child, bardo_kernel::kcmp::What::Vm)
-                .is_ok_and(|order| order == bardo_kernel::kcmp::Order::Equal)
-        });
+        let vfork = child.iter().find(|child| share_memory(pid, **child));
         let (code, what, why, remedy) = match vfork {
             Some(child) => (
                 "task/vfork",
@@ -699,6 +702,10 @@ fn abort_of_rseq(pid: i32, thread: &Stopped, registers: &Registers) -> bardo_ker
     let Some(words) = read(cs, 32) else { return Ok(None) };
     let (start, len, abort) = (words[1], words[2], words[3]);
     Ok((registers.ip().wrapping_sub(start) < len).then_some(abort))
+}
+
+fn share_memory(pid: i32, child: i32) -> bool {
+    kcmp::compare(pid, child, kcmp::What::Vm).is_ok_and(kcmp::Order::is_same)
 }
 
 /// Waits, a while at most, until the thread leaves its uninterruptible sleep.

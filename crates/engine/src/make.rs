@@ -140,7 +140,7 @@ impl<'a> Tree<'a> {
         for member in &self.plan.members {
             self.adopt(member)?;
             self.make_threads(member)?;
-            if memory.hands_on() && !member.threads.is_empty() {
+            if memory.hands_on() && !member.threads.is_empty() && member.owns_memory() {
                 self.map(member, memory, open)?;
                 self.hand_on(member, memory, open, next, reader)?;
             }
@@ -149,9 +149,9 @@ impl<'a> Tree<'a> {
         self.group()
     }
 
-    /// Each living process's pid, by the number of its memory in the image.
+    /// The pid of the first process that has it, by the number of each memory in the image.
     fn spaces(&self) -> HashMap<u64, i32> {
-        self.plan.living().map(|m| (m.pid as u64, self.pids[m.index])).collect()
+        self.plan.owners().map(|m| (m.memory, self.pids[m.index])).collect()
     }
 
     /// Maps a process's memory.
@@ -356,7 +356,7 @@ impl<'a> Tree<'a> {
     /// Every living process has its memory's layout, and nothing of its ancestors that isn't its own.
     pub fn build(&mut self, memory: &MemoryImage, open: &Opened) -> Result<()> {
         let room = self.shelf.room();
-        for member in self.plan.living() {
+        for member in self.plan.owners() {
             let id = member.pid as u64;
             if !memory.hands_on() {
                 self.map(member, memory, open)?;
@@ -390,7 +390,7 @@ impl<'a> Tree<'a> {
     /// Everything else that is done inside: descriptors, protections, threads, what the kernel keeps for each.
     pub fn furnish(&mut self, memory: &MemoryImage, open: &Opened) -> Result<()> {
         let born = self.born.as_ref().ok_or_else(|| Error::Bug("the tree has no root".into()))?;
-        for member in self.plan.living() {
+        for member in self.plan.owners() {
             for mut batch in memory.finish_steps(member.pid as u64, &open.mapped, self.site())? {
                 self.run_leader(member, &mut batch, "finishing memory")?;
             }
@@ -682,41 +682,49 @@ impl<'a> Tree<'a> {
         let mut ready = ready.into_iter();
         let mut held: Vec<Stopped> = Vec::new();
         let mut late: Vec<i32> = Vec::new();
+        // Of each memory whoever unmaps the shelf, when nobody else is on it any more.
+        let mut last: Vec<(&Member, Ready)> = Vec::new();
+        // The memory of those who can't be taken off it.
+        let mut keeps: HashSet<u64> = HashSet::new();
         for member in self.plan.living() {
-            let (mut leader, first) = (None, member.threads[0].slot);
-            let late_before = late.len();
+            let first = member.threads[0].slot;
             for ready in ready.by_ref().take(member.threads.len()) {
+                if member.owns_memory() && ready.slot == first {
+                    last.push((member, ready));
+                    continue;
+                }
                 let tid = ready.running.tid();
                 let set = remote::to_interrupt_stop(ready.running).and_then(|thread| {
-                    if ready.slot == first {
-                        leader = Some((thread, ready.registers, ready.mask));
-                    } else {
-                        put_registers(&thread, &ready.registers, ready.mask)?;
-                        held.push(thread);
-                    }
+                    put_registers(&thread, &ready.registers, ready.mask)?;
+                    held.push(thread);
                     Ok(())
                 });
                 if set.is_err() {
                     late.push(tid);
+                    keeps.insert(member.memory);
                 }
             }
-            if let Some((thread, registers, mask)) = leader {
-                let tid = thread.tid();
-                // The shelf stays for those who are still on it.
-                let alone = late.len() == late_before;
-                match alone.then(|| self.take_off_the_shelf(member, thread, registers, mask)) {
-                    Some(Ok(thread)) => held.push(thread),
-                    _ => late.push(tid),
+        }
+        for (member, ready) in last {
+            let tid = ready.running.tid();
+            let alone = !keeps.contains(&member.memory);
+            let thread = remote::to_interrupt_stop(ready.running).ok().filter(|_| alone);
+            match thread.map(|thread| self.take_off_the_shelf(member, thread, ready.registers, ready.mask)) {
+                Some(Ok(thread)) => held.push(thread),
+                _ => {
+                    late.push(tid);
+                    keeps.insert(member.memory);
                 }
             }
-            if late.len() > late_before {
-                let pid = self.pids[member.index];
+        }
+        for member in self.plan.living() {
+            let pid = self.pids[member.index];
+            if member.owns_memory() && keeps.contains(&member.memory) {
                 self.watch.note(&format!(
                     "pid {pid} runs, and keeps a mapping of bardo's until it is checkpointed"
                 ));
             }
             if stopped && self.plan.processes[member.index].stopped_by.is_none() {
-                let pid = self.pids[member.index];
                 let stop = || ptrace::kill(pid, libc::SIGSTOP);
                 // It fails where the process is gone.
                 let _ = stop().or_else(|_| stop());

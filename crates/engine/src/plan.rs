@@ -46,6 +46,8 @@ pub struct Member {
     pub adopted: Option<usize>,
     /// The flags of clone(2) for what it shares with its parent.
     pub shares: u64,
+    /// The id of its memory: the pid of the first process that has it.
+    pub memory: u64,
     /// The slot of the parent's thread that makes it.
     pub parent_slot: usize,
     /// Its leader's slot.
@@ -54,6 +56,13 @@ pub struct Member {
     pub leader_ended: Option<i32>,
     /// Its living threads, the leader first; none for a zombie.
     pub threads: Vec<ThreadSlot>,
+}
+
+impl Member {
+    /// Whether it is the first who has its memory.
+    pub fn owns_memory(&self) -> bool {
+        self.memory == self.pid as u64
+    }
 }
 
 /// A process that lives only while a group of a dead leader is put together.
@@ -177,8 +186,13 @@ impl Plan {
             if process.pid < 2 || own.iter().any(|t| t.tid < 2) {
                 return broken("a pid that can't be chosen");
             }
-            if alive && !self.memory.spaces().any(|id| id == process.pid as u64) {
+            let memory = process.memory_with.unwrap_or(process.pid) as u64;
+            let has_space = |id: u64| self.memory.spaces().any(|space| space == id);
+            if alive && !has_space(memory) {
                 return broken("a process without memory");
+            }
+            if memory != process.pid as u64 && has_space(process.pid as u64) {
+                return broken("a process with memory of its own and of another one");
             }
             let parent_slot = birth.parent.map_or(0, |parent| {
                 let parent = self.members.get(parent);
@@ -194,6 +208,7 @@ impl Plan {
                 early: birth.early,
                 adopted: birth.adopted,
                 shares: birth.shares,
+                memory,
                 exit_signal: (process.exit_signal.max(0) as u64) & 0xff,
                 slot: leader_slot,
                 leader_ended: process.leader_ended,
@@ -209,11 +224,12 @@ impl Plan {
         }
         self.adoptions = adoptions.into_iter().map(|adoption| (adoption, slot())).collect();
         self.slots = slots;
-        let pid = |index: usize| self.processes[index].pid as u64;
         // Whoever is adopted inherits nothing from its parent.
-        let parent = |birth: &Birth| birth.parent.filter(|_| birth.adopted.is_none());
+        let parent = |member: &Member| member.parent.filter(|_| member.adopted.is_none());
+        let memory = |index: usize| self.members[index].memory;
+        let owners = self.members.iter().filter(|member| member.owns_memory());
         let family: Vec<(u64, Option<u64>)> =
-            self.births.iter().map(|birth| (pid(birth.process), parent(birth).map(pid))).collect();
+            owners.map(|member| (member.memory, parent(member).map(memory))).collect();
         self.memory.settle_family(&family);
         Ok(())
     }
@@ -249,6 +265,11 @@ impl Plan {
     /// The processes that aren't zombies.
     pub fn living(&self) -> impl Iterator<Item = &Member> {
         self.members.iter().filter(|member| !member.threads.is_empty())
+    }
+
+    /// The first of those who have the same memory, for each.
+    pub fn owners(&self) -> impl Iterator<Item = &Member> {
+        self.living().filter(|member| member.owns_memory())
     }
 
     /// The pids of stand-ins, as far as they are chosen.

@@ -11,6 +11,7 @@ use bardo_kernel::{fs, kcmp, pidfd};
 
 use crate::error::{Doing, Error, Refusal, Result};
 use crate::family;
+use crate::family::sharing::Sharing;
 use crate::freeze::{Frozen, Process as FrozenProcess};
 use crate::resource::file::{self, Files};
 use crate::resource::memory::{self, Commons, Relative, Shared, Space};
@@ -19,7 +20,7 @@ use crate::resource::task::process::Process;
 use crate::resource::task::seccomp::Filters;
 use crate::resource::task::thread::Thread;
 use crate::subject::Subject;
-use crate::visit::{Asks, visit};
+use crate::visit::{Asks, let_out, visit};
 use crate::watch::Watch;
 
 /// Everything a checkpoint will write, but for the pages.
@@ -56,6 +57,15 @@ pub fn look(frozen: &mut Frozen, externals: &[String], watch: &dyn Watch) -> Res
     let stopped_children = stopped_children(frozen);
     let mut told = Vec::new();
     let known = known_tids(frozen);
+    let sharing = Sharing::look(frozen, &mut refusals)?;
+    let mut memory_is_seen: HashSet<usize> = HashSet::new();
+    for class in sharing.of_memory().filter(|class| class.len() > 1) {
+        memory_is_seen.extend(&class[1..]);
+        // Who visits one of them clears away what lies in the memory of all.
+        for index in class {
+            let_out(&mut frozen.processes[*index])?;
+        }
+    }
     for (index, process) in frozen.processes.iter_mut().enumerate() {
         if watch.cancelled() {
             return Err(cancelled());
@@ -89,16 +99,17 @@ pub fn look(frozen: &mut Frozen, externals: &[String], watch: &dyn Watch) -> Res
             continue;
         };
         processes.push(Process::take(&process.subject, process.stopped_by, Some(life)));
-        let space = memory::survey(&process.subject, inside, &mut shared, &mut refusals)?;
-        spaces.push((index, space));
+        if !memory_is_seen.contains(&index) {
+            let space = memory::survey(&process.subject, inside, &mut shared, &mut refusals)?;
+            spaces.push((index, space));
+        }
     }
-    refuse_shared(frozen, &mut refusals);
     for process in &mut processes {
         process.stop_told = told.contains(&process.pid);
     }
     own_parents(frozen, &mut processes)?;
     find_outside_sessions(frozen, &mut processes)?;
-    family::sharing::find(frozen, &mut processes)?;
+    sharing.note(&mut processes);
     let subjects: Vec<&Subject> = frozen.processes.iter().map(|p| &p.subject).collect();
     let files = file::survey(&subjects, externals, &mut shared, &mut refusals)?;
     shared.complete(&subjects, &mut refusals)?;
@@ -134,10 +145,13 @@ fn commons(
         spaces.iter_mut().map(|(index, space)| (*index, space)).collect();
     let (mut relatives, mut numbers) = (Vec::new(), HashMap::new());
     for birth in births {
-        let Some(space) = spaces.remove(&birth.process) else { continue };
         // Whoever is adopted inherits nothing from its parent.
         let parent = birth.parent.filter(|_| birth.adopted.is_none());
         let parent = parent.and_then(|parent| numbers.get(&parent).copied());
+        if let Some(parent) = parent.filter(|_| birth.shares & libc::CLONE_VM as u64 != 0) {
+            numbers.insert(birth.process, parent);
+        }
+        let Some(space) = spaces.remove(&birth.process) else { continue };
         numbers.insert(birth.process, relatives.len());
         relatives.push(Relative { subject: subjects[birth.process], space, parent });
     }
@@ -320,35 +334,6 @@ fn look_outside(
         }
     }
     Ok(())
-}
-
-/// Processes that share what threads share (clone(2) without CLONE_THREAD). kcmp(2) gives an order, so that those who
-/// share stand side by side once sorted.
-fn refuse_shared(frozen: &Frozen, refusals: &mut Vec<Refusal>) {
-    let mut alive: Vec<&Subject> =
-        frozen.processes.iter().map(|p| &p.subject).filter(|s| !s.zombie).collect();
-    for (what, name, code) in [
-        (kcmp::What::Vm, "address space", "task/shared-memory"),
-        (kcmp::What::Sighand, "signal handlers", "task/shared-handlers"),
-    ] {
-        let order = |a: &Subject, b: &Subject| {
-            kcmp::compare(a.door, b.door, what).ok().and_then(|order| order.ordering())
-        };
-        alive.sort_by(|a, b| order(a, b).unwrap_or(std::cmp::Ordering::Less));
-        for pair in alive.windows(2) {
-            if order(pair[0], pair[1]) == Some(std::cmp::Ordering::Equal) {
-                let (first, second) =
-                    if pair[0].pid() < pair[1].pid() { (pair[0], pair[1]) } else { (pair[1], pair[0]) };
-                refusals.push(second.refusal(
-                    code,
-                    None,
-                    format!("it shares its {name} with {}", first.who),
-                    "processes that share it (clone(2), vfork(2)) can't be made again yet",
-                    "try again when the child has called exec, if it is about to",
-                ));
-            }
-        }
-    }
 }
 
 /// For each process the children that job control has stopped, by the pids that it knows.

@@ -14,7 +14,7 @@ use bardo_kernel::stub::{Arg, Batch};
 use bardo_kernel::{Failed, Sysno};
 
 use crate::error::{Doing, Error, Refusal, Result, Who};
-use crate::freeze::Process as FrozenProcess;
+use crate::freeze::{Process as FrozenProcess, Thread as FrozenThread};
 use crate::resource::memory::Inside;
 use crate::resource::memory::policy::{self, PoliciesAsked};
 use crate::resource::task::posix_timer::{self, OwnerAsked, PosixTimers, TimersAsked};
@@ -22,6 +22,7 @@ use crate::resource::task::process::{Life, ProcessAsked};
 use crate::resource::task::seccomp::Filters;
 use crate::resource::task::signal::Pending;
 use crate::resource::task::thread::{Thread, ThreadAsked};
+use crate::subject::Subject;
 use crate::survey::show_steps;
 use crate::watch::Watch;
 
@@ -60,17 +61,7 @@ pub fn visit(
     let mem = subject.mem.as_ref().ok_or_else(|| Error::Bug(format!("{who} is alive and has no memory")))?;
     let _pinned = Pinned::to(subject.stat.processor as usize);
     let candidates = candidates(&areas);
-    let left: Vec<Place> = candidates.iter().filter_map(|c| Place::find_left(mem.as_fd(), *c)).collect();
-    // Job control may have stopped a thread before it was out: of a visit's stub, or of a restart's shelf.
-    let stubs = left.iter().map(Place::range);
-    let stubs = stubs.chain(areas.iter().filter(|area| is_ours(area)).map(|area| (area.start, area.end)));
-    for stub in stubs.collect::<Vec<_>>() {
-        for thread in threads.iter_mut().filter(|thread| thread.is_in(stub)) {
-            thread
-                .run_out(pid.0, stub)
-                .doing("letting a thread go on that a bardo that died has left", Some(&who))?;
-        }
-    }
+    let left = let_out_of(subject, threads, &areas)?;
     for left in &left {
         left.clear(mem.as_fd()).doing("removing what a bardo that died has left", Some(&who))?;
         cleaned.push(format!("{who}: code of a checkpoint that was killed"));
@@ -212,6 +203,35 @@ pub fn visit(
     }
     let brk = process_asked.brk(&batch).doing("asking for the program break", Some(&who))?;
     Ok(Some((life, Inside { brk, lock_future, policies })))
+}
+
+/// Lets threads out of what a bardo that died has left in a process's memory: job control may have stopped one before it was out,
+/// of a visit's stub, or of a restart's shelf. Whoever shares the memory has to be out before it is taken away.
+///
+/// # Errors
+/// A thread is gone, or doesn't come out.
+pub fn let_out(process: &mut FrozenProcess) -> Result<()> {
+    let who = Some(&process.subject.who);
+    let areas = maps::read(process.subject.door).doing("reading the memory map", who)?;
+    let_out_of(&process.subject, &mut process.threads, &areas).map(drop)
+}
+
+/// The same; gives the stubs that are left.
+fn let_out_of(subject: &Subject, threads: &mut [FrozenThread], areas: &[Area]) -> Result<Vec<Place>> {
+    let who = &subject.who;
+    let mem = subject.mem.as_ref().ok_or_else(|| Error::Bug(format!("{who} is alive and has no memory")))?;
+    let left: Vec<Place> =
+        candidates(areas).iter().filter_map(|c| Place::find_left(mem.as_fd(), *c)).collect();
+    let stubs = left.iter().map(Place::range);
+    let stubs = stubs.chain(areas.iter().filter(|area| is_ours(area)).map(|area| (area.start, area.end)));
+    for stub in stubs {
+        for thread in threads.iter_mut().filter(|thread| thread.is_in(stub)) {
+            thread
+                .run_out(subject.pid(), stub)
+                .doing("letting a thread go on that a bardo that died has left", Some(who))?;
+        }
+    }
+    Ok(left)
 }
 
 /// The MCL_ flags with which the visit's memory at `area` has been locked.

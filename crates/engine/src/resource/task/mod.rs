@@ -45,14 +45,14 @@ const REFUSED: &[(&str, &str)] = &[
         "task/group",
         "the leader of a group that has gone to another one, which nobody else holds: groups are joined one by one",
     ),
-    ("task/shared-memory", "processes that share their address space (clone(2) with CLONE_VM)"),
     (
-        "task/shared-files",
-        "processes that share their descriptors (CLONE_FILES), but are joined by one that has left them or ended: a \
-         table is only inherited",
+        "task/shared-memory",
+        "processes that share their memory (CLONE_VM), but are joined by one that has left it or ended, for it is only \
+         inherited; or with a process outside the tree",
     ),
+    ("task/shared-handlers", "the same for those that share their signal handlers (CLONE_SIGHAND)"),
+    ("task/shared-files", "the same for those that share their descriptors (CLONE_FILES)"),
     ("task/shared-fs", "the same for those that share their working directory and umask (CLONE_FS)"),
-    ("task/shared-handlers", "processes that share their signal handlers (CLONE_SIGHAND)"),
     ("task/own-files", "a thread with a table of descriptors of its own (unshare(2))"),
     ("task/own-fs", "a thread with a working directory of its own (unshare(2))"),
     ("task/vfork", "a parent in vfork(2): it can't be stopped before its child has called exec or ended"),
@@ -70,8 +70,7 @@ fn kept() -> Vec<Support> {
         Support {
             kind: "task/process",
             kept: "pid, parent, group, session, exit status of zombies, job control stops, umask, working directory",
-            not_kept: "CPU times and start time; that a process which was killed left a core file (WCOREDUMP); shared memory \
-                       and handlers (CLONE_VM, CLONE_SIGHAND between processes): refused for now",
+            not_kept: "CPU times and start time; that a process which was killed left a core file (WCOREDUMP)",
             privilege: "CAP_CHECKPOINT_RESTORE to choose pids, or an own pid namespace",
             workload: "task/tree",
         },
@@ -85,10 +84,10 @@ fn kept() -> Vec<Support> {
         },
         Support {
             kind: "task/sharing",
-            kept: "processes that share their descriptors, or their working directory and umask (CLONE_FILES, CLONE_FS)",
-            not_kept: "those that are joined by one that has left them or ended: refused",
+            kept: "processes that share their memory, signal handlers, descriptors, or working directory and umask (clone(2))",
+            not_kept: "those that are joined by one that has left it or ended, or share with one outside the tree: refused",
             privilege: "",
-            workload: "task/sharing",
+            workload: "task/shared_memory",
         },
         Support {
             kind: "task/orphan",

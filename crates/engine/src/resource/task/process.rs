@@ -66,6 +66,12 @@ pub struct Process {
     /// The same for working directory, root directory and umask.
     #[serde(default)]
     pub directory_with: Option<i32>,
+    /// The same for memory, which is then in the image as that process's.
+    #[serde(default)]
+    pub memory_with: Option<i32>,
+    /// The same for what is done with signals.
+    #[serde(default)]
+    pub handlers_with: Option<i32>,
     /// The exit status of the leader, where it has ended and other threads live on.
     #[serde(default)]
     pub leader_ended: Option<i32>,
@@ -179,6 +185,8 @@ impl Process {
             stop_told: false,
             files_with: None,
             directory_with: None,
+            memory_with: None,
+            handlers_with: None,
             leader_ended: (subject.status.is_dead() && !subject.zombie).then_some(subject.stat.exit_code),
             life,
         }
