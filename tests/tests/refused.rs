@@ -87,6 +87,8 @@ refusals! {
     shared_memory_with_outside: "shared-memory-outside", ["shared"];
     pipe_with_outside: "pipe-outside", ["pipe"];
     memory_shared_with_outside: "memory-shared-outside", ["shares its memory with pid", "isn't of the tree"];
+    own_directory_shared_with_child: "own-directory-shared", ["shares a working directory", "task/own-fs"];
+    own_directory_that_is_removed: "own-directory-removed", ["works in", "has no name any more"];
     other_namespace: "namespace", ["uts"];
     vfork_parent: "vfork", ["vfork"];
 }

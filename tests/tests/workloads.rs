@@ -53,6 +53,7 @@ workloads! {
         may differ "ROOT/* stat 32" because "the blocked signals, as above";
     orphans: "task/orphans",
         may differ "ROOT/ROOT children" because "those whose session is dead come last; no order is promised among children";
+    own_directory: "task/own_directory";
     pending: "task/pending";
     posix_timers: "task/posix_timers",
         may differ "ROOT/* status ShdPnd" because "timers expire while it is stopped",

@@ -350,6 +350,14 @@ int main(int argc, char **argv)
         extern void session_apart(void);
         session_apart();
     }
+    is("own-directory-shared") {
+        extern void own_directory(bool);
+        own_directory(false);
+    }
+    is("own-directory-removed") {
+        extern void own_directory(bool);
+        own_directory(true);
+    }
     is("namespace") have(unshare(CLONE_NEWUTS));
     is("vfork") {
         if (vfork() == 0) {
@@ -492,6 +500,33 @@ void memory_shared_apart(void)
     check(stacks != MAP_FAILED);
     must(clone(leave_the_memory, stacks + size, CLONE_VM | CLONE_VFORK | SIGCHLD, stacks + 2 * size));
     while (access(data_path("apart"), F_OK) == -1)
+        usleep(1000);
+}
+
+static _Atomic int settled;
+
+/* A thread with a directory of its own, which is removed, or which a child of the thread shares. */
+static void *work_apart(void *removed)
+{
+    must(unshare(CLONE_FS));
+    if (removed) {
+        must(mkdir(data_path("removed"), 0700));
+        must(chdir(data_path("removed")));
+        must(rmdir(data_path("removed")));
+    } else if (must(syscall(SYS_clone, CLONE_FS | SIGCHLD, NULL, NULL, NULL, NULL)) == 0) {
+        live_on();
+        _exit(0);
+    }
+    settled = 1;
+    live_on();
+    return NULL;
+}
+
+void own_directory(bool removed)
+{
+    pthread_t thread;
+    must_pthread(pthread_create(&thread, NULL, work_apart, removed ? &settled : NULL));
+    while (!settled)
         usleep(1000);
 }
 

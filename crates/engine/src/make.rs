@@ -6,6 +6,7 @@
 mod adopt;
 mod group;
 mod leader;
+mod thread;
 
 use std::collections::{HashMap, HashSet};
 use std::io::Read;
@@ -43,14 +44,6 @@ use crate::watch::Watch;
 const ARENA: usize = 64 << 10;
 const CEILING: u64 = 0x7fff_ffff_f000;
 const FLOOR: u64 = 0x10_0000;
-
-/// The flags with which libc makes a thread, as far as they share things.
-const THREAD: u64 = (libc::CLONE_VM
-    | libc::CLONE_FS
-    | libc::CLONE_FILES
-    | libc::CLONE_SIGHAND
-    | libc::CLONE_THREAD
-    | libc::CLONE_SYSVSEM) as u64;
 
 /// A tree under way.
 pub struct Tree<'a> {
@@ -319,19 +312,6 @@ impl<'a> Tree<'a> {
         self.run_leader(member, &mut batch, "making a session")
     }
 
-    fn make_threads(&self, member: &Member) -> Result<()> {
-        let others: Vec<_> = member.threads.iter().filter(|thread| thread.slot != member.slot).collect();
-        for some in others.chunks(100) {
-            let mut batch = Batch::new();
-            for thread in some {
-                let clone = CloneArgs { flags: THREAD, exit_signal: 0, set_tid: vec![thread.tid] };
-                batch.clone3(&clone, self.shelf.open(thread.slot));
-            }
-            self.run_leader(member, &mut batch, "making threads")?;
-        }
-        Ok(())
-    }
-
     /// The children's pids as we see them: their own, unless the tree is in a pid namespace of its own.
     fn find_children(&mut self, parent: usize, wanted: &[&Member]) -> Result<()> {
         if self.pids[0] == self.plan.members[0].pid {
@@ -421,6 +401,7 @@ impl<'a> Tree<'a> {
             }
             life.put(&born.limits, &mut batch);
             self.run_leader(member, &mut batch, "putting the process's state back")?;
+            self.put_own_directories(member)?;
             self.make_timers(member, &life.posix_timers)?;
             life.put_outside(self.pids[member.index])
                 .doing("putting the process's state back", Some(&self.who(member)))?;
@@ -439,8 +420,7 @@ impl<'a> Tree<'a> {
         self.run_leader(member, &mut batch, "asking for timers with chosen ids")?;
         let chosen = batch.result(choosing).is_ok();
         for mut made in timers.make(chosen, self.shelf.room()).doing("making timers", Some(&who))? {
-            let thread = member.threads.iter().find(|thread| Some(thread.tid) == made.thread);
-            let slot = thread.map_or(member.slot, |thread| thread.slot);
+            let slot = made.thread.map_or(member.slot, |tid| thread::slot_of(member, tid));
             self.run(slot, self.pids[member.index], &mut made.batch, "making timers", &who)?;
             made.check().doing("making timers", Some(&who))?;
         }

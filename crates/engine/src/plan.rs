@@ -1,6 +1,6 @@
 //! What a restart is going to make, read from an image's records and checked before anything is made.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bardo_image::Record;
 use bardo_kernel::procfs;
@@ -183,6 +183,9 @@ impl Plan {
             if alive != process.life.is_some() || alive != (leads != lives_on) {
                 return broken("a process that is neither alive nor a zombie");
             }
+            if !self.directories_fit(&own) {
+                return broken("a thread that shares its working directory with none");
+            }
             if process.pid < 2 || own.iter().any(|t| t.tid < 2) {
                 return broken("a pid that can't be chosen");
             }
@@ -197,6 +200,9 @@ impl Plan {
             let parent_slot = birth.parent.map_or(0, |parent| {
                 let parent = self.members.get(parent);
                 let thread = parent.and_then(|p| p.threads.iter().find(|t| t.tid == process.parent_thread));
+                // It has come to that thread from one that ended: what it shares is the leader's.
+                let own = |t: &&ThreadSlot| self.threads[t.record].directory.is_some();
+                let thread = thread.filter(|t| birth.shares & libc::CLONE_FS as u64 == 0 || !own(t));
                 thread.map_or(parent.map_or(0, |p| p.slot), |thread| thread.slot)
             });
             self.members.push(Member {
@@ -255,6 +261,18 @@ impl Plan {
             adoption.children.iter_mut().for_each(|child| *child = place[*child]);
         }
         adoptions
+    }
+
+    /// Whether each thread that doesn't share its working directory with the process's first does with one that has it made.
+    fn directories_fit(&self, threads: &[ThreadSlot]) -> bool {
+        let with = |thread: &ThreadSlot| self.threads[thread.record].directory.as_ref().map(|own| own.with);
+        let makers: BTreeSet<i32> = threads
+            .iter()
+            .filter(|thread| with(thread) == Some(thread.tid))
+            .map(|thread| thread.tid)
+            .collect();
+        threads.first().is_none_or(|first| with(first).is_none())
+            && threads.iter().filter_map(with).all(|maker| makers.contains(&maker))
     }
 
     /// How many slots the shelf needs.

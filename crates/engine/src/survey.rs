@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 use bardo_kernel::procfs::{self, ns, timers};
 use bardo_kernel::stub::Batch;
-use bardo_kernel::{fs, kcmp, pidfd};
+use bardo_kernel::{fs, pidfd};
 
 use crate::error::{Doing, Error, Refusal, Result};
 use crate::family;
@@ -15,6 +15,7 @@ use crate::family::sharing::Sharing;
 use crate::freeze::{Frozen, Process as FrozenProcess};
 use crate::resource::file::{self, Files};
 use crate::resource::memory::{self, Commons, Relative, Shared, Space};
+use crate::resource::task::own_directory;
 use crate::resource::task::posix_timer;
 use crate::resource::task::process::Process;
 use crate::resource::task::seccomp::Filters;
@@ -58,6 +59,7 @@ pub fn look(frozen: &mut Frozen, externals: &[String], watch: &dyn Watch) -> Res
     let mut told = Vec::new();
     let known = known_tids(frozen);
     let sharing = Sharing::look(frozen, &mut refusals)?;
+    let mut own_directories = Vec::new();
     let mut memory_is_seen: HashSet<usize> = HashSet::new();
     for class in sharing.of_memory().filter(|class| class.len() > 1) {
         memory_is_seen.extend(&class[1..]);
@@ -76,6 +78,8 @@ pub fn look(frozen: &mut Frozen, externals: &[String], watch: &dyn Watch) -> Res
             continue;
         }
         look_outside(process, &ours, &known, &mut refusals)?;
+        let (directories, firsts) = own_directory::look(&process.subject, &mut refusals)?;
+        own_directories.extend(firsts.into_iter().map(|first| (index, first)));
         let seccomp = if process.subject.status.is_dead() {
             Filters::default()
         } else {
@@ -94,10 +98,14 @@ pub fn look(frozen: &mut Frozen, externals: &[String], watch: &dyn Watch) -> Res
             seccomp,
             refusals: &mut refusals,
         };
+        let first = threads.len();
         let Some((life, inside)) = visit(process, &mut asks, &mut threads, &mut cleaned, watch)? else {
             processes.push(Process::take(&process.subject, process.stopped_by, None));
             continue;
         };
+        for thread in &mut threads[first..] {
+            thread.directory = directories.get(&thread.tid).cloned();
+        }
         processes.push(Process::take(&process.subject, process.stopped_by, Some(life)));
         if !memory_is_seen.contains(&index) {
             let space = memory::survey(&process.subject, inside, &mut shared, &mut refusals)?;
@@ -109,6 +117,7 @@ pub fn look(frozen: &mut Frozen, externals: &[String], watch: &dyn Watch) -> Res
     }
     own_parents(frozen, &mut processes)?;
     find_outside_sessions(frozen, &mut processes)?;
+    own_directory::refuse_shared(frozen, &own_directories, &mut refusals)?;
     sharing.note(&mut processes);
     let subjects: Vec<&Subject> = frozen.processes.iter().map(|p| &p.subject).collect();
     let files = file::survey(&subjects, externals, &mut shared, &mut refusals)?;
@@ -318,20 +327,6 @@ fn look_outside(
             "every path it names would lead elsewhere",
             "run bardo inside the same root (chroot(8))",
         );
-    }
-    if process.threads.len() > 1 {
-        for thread in &process.threads[1..] {
-            // Threads share all these unless one has called unshare(2).
-            if kcmp::compare(subject.door, thread.tid, kcmp::What::Fs).is_ok_and(|o| o != kcmp::Order::Equal)
-            {
-                refuse(
-                    "task/own-fs",
-                    format!("thread {} has a working directory of its own", thread.tid),
-                    "threads with a table of their own can't be made again yet",
-                    later,
-                );
-            }
-        }
     }
     Ok(())
 }

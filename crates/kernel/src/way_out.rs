@@ -146,7 +146,10 @@ fn stand(tid: i32) -> Result<Stopped> {
             _ => {}
         }
         let running = Running::adopt(tid);
-        let _ = running.interrupt();
+        // Where it isn't ours any more, it was let go already: it would never stop.
+        if running.interrupt().is_err_and(|e| e.is(libc::ESRCH)) {
+            return Err(gone());
+        }
         match running.poll() {
             Ok(Waited::Stopped(thread)) => return Ok(thread),
             Ok(Waited::Gone(_)) => return Err(gone()),

@@ -2,6 +2,7 @@
 
 pub mod credential;
 pub mod limit;
+pub mod own_directory;
 pub mod posix_timer;
 pub mod process;
 pub mod schedule;
@@ -54,7 +55,10 @@ const REFUSED: &[(&str, &str)] = &[
     ("task/shared-files", "the same for those that share their descriptors (CLONE_FILES)"),
     ("task/shared-fs", "the same for those that share their working directory and umask (CLONE_FS)"),
     ("task/own-files", "a thread with a table of descriptors of its own (unshare(2))"),
-    ("task/own-fs", "a thread with a working directory of its own (unshare(2))"),
+    (
+        "task/own-fs",
+        "a thread's own working directory that was removed, or that another process shares; a root of its own",
+    ),
     ("task/vfork", "a parent in vfork(2): it can't be stopped before its child has called exec or ended"),
     (
         "task/uninterruptible",
@@ -103,6 +107,13 @@ fn kept() -> Vec<Support> {
             not_kept: "debug registers (only a tracer sets them)",
             privilege: "",
             workload: "task/threads",
+        },
+        Support {
+            kind: "task/own-directory",
+            kept: "threads that have a working directory and umask of their own, and share them (unshare(2), CLONE_FS)",
+            not_kept: "those that were removed, or are shared with another process: refused",
+            privilege: "",
+            workload: "task/own_directory",
         },
         Support {
             kind: "task/signal",

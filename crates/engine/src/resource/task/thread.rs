@@ -23,6 +23,7 @@ use bardo_kernel::{Failed, Sysno};
 use serde::{Deserialize, Serialize};
 
 use super::credential::{Credentials, CredentialsAsked};
+use super::own_directory::OwnDirectory;
 use super::schedule::Schedule;
 use super::seccomp::Chain;
 use super::signal::{AltStack, Pending, answer, words};
@@ -80,6 +81,9 @@ pub struct Thread {
     /// What judges its system calls; none: nothing.
     #[serde(default)]
     pub seccomp: Option<Chain>,
+    /// Its own working directory and umask; none: those of the process's first thread.
+    #[serde(default)]
+    pub directory: Option<OwnDirectory>,
 }
 
 /// The questions that are put inside a thread.
@@ -154,6 +158,7 @@ impl Thread {
             machine_check: answer(batch, asked.machine_check, u64::from(MACHINE_CHECK_DEFAULT)) as u32,
             sleep,
             seccomp: None,
+            directory: None,
         })
     }
 
