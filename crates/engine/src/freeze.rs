@@ -476,12 +476,12 @@ impl Freezing {
                 if !is_held || !(any || share_memory(pid, child)) {
                     continue;
                 }
-                if let Some(Hold::Held(mut thread, _)) = self.threads.remove(&(child, child)) {
-                    if let Some(Ok(running)) = thread.held.take().map(|held| held.thread.resume(0)) {
-                        let _ = wait_while_uninterruptible(pid, tid);
-                        let _ = running.interrupt();
-                        self.threads.insert((child, child), Hold::Asked(running));
-                    }
+                if let Some(Hold::Held(mut thread, _)) = self.threads.remove(&(child, child))
+                    && let Some(Ok(running)) = thread.held.take().map(|held| held.thread.resume(0))
+                {
+                    let _ = wait_while_uninterruptible(pid, tid);
+                    let _ = running.interrupt();
+                    self.threads.insert((child, child), Hold::Asked(running));
                 }
             }
         }
