@@ -45,6 +45,11 @@ macro_rules! workloads {
 workloads! {
     attributes: "task/attributes";
     blocked: "task/blocked";
+    clocks: "task/clocks",
+        may differ "* fdinfo * it_value" because "the timers run on while it is stopped",
+        may differ "* fdinfo * ticks" because "as above",
+        may differ "ROOT/* status SigPnd" because "a timer expires while it is stopped",
+        may differ "ROOT/* stat 31" because "the pending signals, as above";
     credentials: "task/credentials";
     identity: "task/identity";
     leader_gone: "task/leader_gone",

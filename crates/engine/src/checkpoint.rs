@@ -16,6 +16,7 @@ use crate::freeze::Frozen;
 use crate::host;
 use crate::resource::file::inotify;
 use crate::resource::memory;
+use crate::resource::task::clock;
 use crate::sink::{Output, write_failed};
 use crate::subject::Subject;
 use crate::survey::{self, Survey};
@@ -234,6 +235,7 @@ fn header(door: i32, needs: &host::Needs, survey: &Survey) -> Result<Header> {
 
 /// Everything but the pages; what is shared comes before those who share it.
 fn write_records(survey: &Survey, image: &mut Writer<Output>) -> std::io::Result<()> {
+    image.record(clock::NAME, 0, &survey.clocks)?;
     for process in &survey.processes {
         image.record("task/process", process.pid as u64, process)?;
     }

@@ -656,7 +656,7 @@ fn put_right(
     let mut registers = seen;
     let mut sleep = None;
     if let Interrupted::Block(_) = seen.interrupted() {
-        sleep = Sleep::of(pid, thread.tid(), &seen, sleepers, since_ns);
+        sleep = Sleep::of(pid, thread.tid(), &seen, sleepers, since_ns)?;
         if let Some(sleep) = &sleep {
             registers = seen.continued(sleep.mark());
         }

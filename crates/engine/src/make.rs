@@ -432,6 +432,7 @@ impl<'a> Tree<'a> {
     /// Zombies end; then each thread takes back what a change of credentials or the passing of time would spoil.
     pub fn finish(&mut self) -> Result<()> {
         let born = self.born.take().ok_or_else(|| Error::Bug("the tree has no root".into()))?;
+        let ahead = self.space.ahead();
         for member in &self.plan.members {
             let Some(ended) = self.plan.processes[member.index].ended else { continue };
             let mut batch = Batch::new();
@@ -478,14 +479,14 @@ impl<'a> Tree<'a> {
                     let signal = Arg::Value(u64::from(record.parent_death_signal));
                     batch.call(Sysno::prctl, [Arg::Value(libc::PR_SET_PDEATHSIG as u64), signal]);
                 }
-                life.posix_timers.put_overruns(thread.tid, leader, &queued, &mut batches);
-                record.pending.put(member.pid, Some(thread.tid), &life.posix_timers, &mut batches);
+                life.posix_timers.put_overruns(thread.tid, leader, &queued, ahead, &mut batches);
+                record.pending.put(member.pid, Some(thread.tid), &life.posix_timers, ahead, &mut batches);
                 for batch in batches.iter_mut() {
                     self.run(thread.slot, pid, batch, "putting a thread's state back", &who)?;
                 }
             }
             let mut batches = Batches::new(self.shelf.room());
-            life.put_last(member.pid, &queued, &mut batches);
+            life.put_last(member.pid, &queued, ahead, &mut batches);
             for batch in batches.iter_mut() {
                 self.run_leader(member, batch, "putting the last of a process back")?;
             }
@@ -646,7 +647,7 @@ impl<'a> Tree<'a> {
             let running = stopped.resume(0).doing("letting a thread wait", Some(&who))?;
             ready.push(Ready { slot, running, registers, mask });
         }
-        self.plan.files.start(pool)?;
+        self.plan.files.start(pool, self.space.ahead())?;
         // The tree's own orphans are none of ours.
         self.subreaper = None;
         self.shelf.commit();
@@ -778,7 +779,8 @@ impl<'a> Tree<'a> {
                 registers = registers.interrupted_in(sleep.call.number())
             }
             Some(sleep) => {
-                let end_ns = time::monotonic_ns() + sleep.remaining_ns.unwrap_or(0);
+                let now_ns = self.space.ahead().theirs(libc::CLOCK_MONOTONIC, time::monotonic_ns());
+                let end_ns = now_ns.saturating_add(sleep.remaining_ns.unwrap_or(0));
                 let (stopped, result) = self
                     .fall_asleep(slot, thread, sleep, &registers, (pid, tid))
                     .doing("letting a call go on with the time that remained", Some(who))?;
@@ -914,7 +916,7 @@ impl Drop for Tree<'_> {
         for pid in self.pids.iter().filter(|pid| **pid > 1) {
             let _ = ptrace::kill(*pid, libc::SIGKILL);
         }
-        if matches!(self.space, Space::Ours { .. }) {
+        if !self.space.is_new() {
             self.bury();
         }
     }

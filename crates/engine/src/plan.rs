@@ -10,6 +10,7 @@ use crate::family::adoption::Adoption;
 use crate::family::{self, Birth, Births, Group};
 use crate::resource::file::FilesImage;
 use crate::resource::memory::MemoryImage;
+use crate::resource::task::clock::{self, Clocks};
 use crate::resource::task::process::Process;
 use crate::resource::task::thread::Thread;
 
@@ -91,6 +92,8 @@ pub struct Plan {
     pub stand_ins: Vec<StandIn>,
     /// Children who aren't made by their parents, each with the slot of the stand-in that makes them.
     pub adoptions: Vec<(Adoption, usize)>,
+    /// What the tree's clocks showed; none: an older bardo made the image.
+    pub clocks: Option<Clocks>,
     /// Files.
     pub files: FilesImage,
     /// Memory.
@@ -107,6 +110,11 @@ impl Plan {
         match record.kind.as_str() {
             "task/process" => self.processes.push(record.read().map_err(Error::Image)?),
             "task/thread" => self.threads.push(record.read().map_err(Error::Image)?),
+            clock::NAME => {
+                if self.clocks.replace(Clocks::read(record)?).is_some() {
+                    return Err(Error::Image(record.unexpected("the tree's clocks a second time")));
+                }
+            }
             kind => {
                 if !self.files.take(record)? && !self.memory.take(record)? {
                     return Err(Error::Unfit(vec![Refusal {

@@ -13,7 +13,7 @@ use crate::make::Tree;
 use crate::plan::Plan;
 use crate::resource::file::Pool;
 use crate::resource::memory::{MappedFiles, MemoryImage};
-use crate::resource::task::seccomp;
+use crate::resource::task::{clock, seccomp};
 pub use crate::source::Source;
 use crate::space::Space;
 use crate::watch::{Stage, Watch};
@@ -40,6 +40,18 @@ pub enum PidSpace {
     New,
 }
 
+/// By which clocks the tree goes on: CLOCK_MONOTONIC and CLOCK_BOOTTIME.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Clocks {
+    /// The host's, but in a new time namespace where they are behind, or where the tree had one.
+    #[default]
+    Auto,
+    /// They go on from where they were, in a new time namespace.
+    Continue,
+    /// The host's, though they may go back.
+    Host,
+}
+
 /// What to restart, and how.
 #[derive(Debug)]
 pub struct Request {
@@ -53,6 +65,8 @@ pub struct Request {
     pub files: Files,
     /// Namespace.
     pub pid_space: PidSpace,
+    /// Clocks.
+    pub clocks: Clocks,
     /// The tree lives on without us: its root is not tied to the caller's exit.
     pub detach: bool,
 }
@@ -97,7 +111,7 @@ pub fn restart(request: Request, watch: &dyn Watch) -> Result<Restarted> {
     plan.complete()?;
     // The memory's images of pages are put while the plan is read: they are apart.
     let mut memory = std::mem::take(&mut plan.memory);
-    let space = Space::choose(request.pid_space)?;
+    let space = Space::choose(request.pid_space, clock::to_continue(plan.clocks, request.clocks)?)?;
     check(&plan, &memory, &space, &request)?;
 
     watch.stage(Stage::Files);
@@ -170,7 +184,7 @@ fn check(plan: &Plan, memory: &MemoryImage, space: &Space, request: &Request) ->
             remedy: "`bardo verify` tells whether it was damaged".into(),
         });
     }
-    unfit.extend(space.check(plan));
+    unfit.extend(space.check(plan)?);
     unfit.extend(seccomp::check(&plan.threads)?);
     unfit.extend(memory.check(request.files)?);
     if !unfit.is_empty() {

@@ -15,6 +15,7 @@ use crate::family::sharing::Sharing;
 use crate::freeze::{Frozen, Process as FrozenProcess};
 use crate::resource::file::{self, Files};
 use crate::resource::memory::{self, Commons, Relative, Shared, Space};
+use crate::resource::task::clock::{Ahead, Clocks, TimeNamespace};
 use crate::resource::task::own_directory;
 use crate::resource::task::posix_timer;
 use crate::resource::task::process::Process;
@@ -39,6 +40,8 @@ pub struct Survey {
     pub commons: Commons,
     /// Their files.
     pub files: Files,
+    /// What their clocks show: later than any of them has seen, and than what remains of any timer.
+    pub clocks: Clocks,
     /// What was found of an earlier bardo that died, and put right.
     pub cleaned: Vec<String>,
 }
@@ -68,6 +71,7 @@ pub fn look(frozen: &mut Frozen, externals: &[String], watch: &dyn Watch) -> Res
             let_out(&mut frozen.processes[*index])?;
         }
     }
+    let mut time_namespace = TimeNamespace::default();
     for (index, process) in frozen.processes.iter_mut().enumerate() {
         if watch.cancelled() {
             return Err(cancelled());
@@ -77,7 +81,7 @@ pub fn look(frozen: &mut Frozen, externals: &[String], watch: &dyn Watch) -> Res
             processes.push(Process::take(&process.subject, None, None));
             continue;
         }
-        look_outside(process, &ours, &known, &mut refusals)?;
+        look_outside(process, &ours, &known, &mut time_namespace, &mut refusals)?;
         let (directories, firsts) = own_directory::look(&process.subject, &mut refusals)?;
         own_directories.extend(firsts.into_iter().map(|first| (index, first)));
         let seccomp = if process.subject.status.is_dead() {
@@ -140,7 +144,10 @@ pub fn look(frozen: &mut Frozen, externals: &[String], watch: &dyn Watch) -> Res
         return Err(Error::Refused(refusals));
     }
     let commons = commons(&subjects, &births.births, &mut spaces, shared.next_id())?;
-    Ok(Survey { processes, threads, spaces, shared, commons, files, cleaned })
+    let door = frozen.door();
+    let clocks = Ahead::of_process(door).and_then(|ahead| Clocks::take(door, ahead));
+    let clocks = clocks.doing("reading the tree's clocks", Some(&subjects[0].who))?;
+    Ok(Survey { processes, threads, spaces, shared, commons, files, clocks, cleaned })
 }
 
 /// Finds what the processes have in common copy-on-write.
@@ -238,6 +245,7 @@ fn look_outside(
     process: &FrozenProcess,
     ours: &ns::Links,
     known: &HashSet<i32>,
+    time_namespace: &mut TimeNamespace,
     refusals: &mut Vec<Refusal>,
 ) -> Result<()> {
     let subject = &process.subject;
@@ -309,7 +317,8 @@ fn look_outside(
     }
     let theirs = ns::read(subject.door).doing("reading namespaces", who)?;
     for (kind, link) in theirs.iter() {
-        let may_differ = matches!(kind.name(), "pid" | "user" | "pid_for_children" | "time_for_children");
+        let may_differ =
+            matches!(kind.name(), "pid" | "user" | "time" | "pid_for_children" | "time_for_children");
         if !may_differ && ours.get(kind).is_some_and(|mine| mine != link) {
             refuse(
                 "namespace/other",
@@ -319,6 +328,10 @@ fn look_outside(
             );
         }
     }
+    time_namespace.join(subject, &theirs, refusals);
+    let mut refuse = |code, what: String, why: &str, remedy: &str| {
+        refusals.push(subject.refusal(code, None, what, why, remedy));
+    };
     let root = fs::read_link(procfs::path(subject.door, "root")).doing("reading its root directory", who)?;
     if root != std::path::Path::new("/") {
         refuse(

@@ -320,6 +320,7 @@ impl<'a> Tree<'a> {
             external: Vec::new(),
             files: Files::MustMatch,
             pid_space: PidSpace::Auto,
+            clocks: restart::Clocks::Auto,
             detach: false,
         };
         let restarted = restart(request, &follow).map_err(ended(During::Restart, None))?;

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use bardo_engine::restart::{Files, PidSpace, Request, Source, restart};
+use bardo_engine::restart::{Clocks, Files, PidSpace, Request, Source, restart};
 use clap::{Args, ValueEnum};
 use tempfile::NamedTempFile;
 
@@ -39,7 +39,10 @@ Files must be as they were at the checkpoint; --files ignore-changes goes on wit
 Privileges:
   The old pids, beside other programs, need CAP_CHECKPOINT_RESTORE (or CAP_SYS_ADMIN). Without it
   the tree comes back in a pid namespace of its own, where it has them. A restart gives a tree no
-  right that you don't have.";
+  right that you don't have.
+
+  Clocks that must not go back need a time namespace: with the old pids beside other programs, that
+  takes CAP_SYS_ADMIN and CAP_SYS_TIME; in a pid namespace of the tree's own, nothing.";
 
 /// Until the tree runs, an exit code is bardo's own; from then on it is the tree's.
 const CODES: &str = "\
@@ -73,6 +76,9 @@ pub struct Restart {
     /// Where the old pids are sought
     #[arg(long, value_name = "WHERE", default_value = "auto")]
     pub pid_space: PidSpaceChoice,
+    /// By which clocks the tree goes on, of those that count since a boot (CLOCK_MONOTONIC, CLOCK_BOOTTIME)
+    #[arg(long, value_name = "WHICH", default_value = "auto")]
+    pub clocks: ClocksChoice,
 }
 
 /// What to do about changed files.
@@ -93,6 +99,17 @@ pub enum PidSpaceChoice {
     Callers,
     /// In a pid namespace of the tree's own
     New,
+}
+
+/// By which clocks the tree goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ClocksChoice {
+    /// The host's; in a time namespace where those are behind, as after a reboot, or where the tree had one
+    Auto,
+    /// Its own, from where they were, in a time namespace
+    Continue,
+    /// The host's, even where they are behind what the programs have seen
+    Host,
 }
 
 fn connection(text: &str) -> Result<String, String> {
@@ -133,6 +150,11 @@ impl Restart {
                 PidSpaceChoice::Auto => PidSpace::Auto,
                 PidSpaceChoice::Callers => PidSpace::Callers,
                 PidSpaceChoice::New => PidSpace::New,
+            },
+            clocks: match self.clocks {
+                ClocksChoice::Auto => Clocks::Auto,
+                ClocksChoice::Continue => Clocks::Continue,
+                ClocksChoice::Host => Clocks::Host,
             },
             detach: self.detach,
         };
@@ -232,11 +254,13 @@ mod tests {
     fn options() {
         let r = parse("job.img").expect("an image is enough");
         assert_eq!(
-            (r.files, r.pid_space, r.detach, r.stopped),
-            (FilesChoice::MustMatch, PidSpaceChoice::Auto, false, false)
+            (r.files, r.pid_space, r.clocks, r.detach, r.stopped),
+            (FilesChoice::MustMatch, PidSpaceChoice::Auto, ClocksChoice::Auto, false, false)
         );
-        let r = parse("--files ignore-changes --pid-space new --external stdout=a=b -").expect("all options");
+        let r = parse("--files ignore-changes --pid-space new --clocks continue --external stdout=a=b -");
+        let r = r.expect("all options");
         assert_eq!((r.files, r.pid_space), (FilesChoice::IgnoreChanges, PidSpaceChoice::New));
+        assert_eq!(r.clocks, ClocksChoice::Continue);
         assert_eq!(r.external, ["stdout=a=b"]);
         for wrong in [
             "",
@@ -245,6 +269,7 @@ mod tests {
             "--external a= x",
             "--files maybe x",
             "--pid-space x x",
+            "--clocks x x",
         ] {
             assert!(parse(wrong).is_err(), "{wrong:?} was accepted");
         }

@@ -31,6 +31,7 @@ pub mod stat;
 pub mod status;
 pub mod syscall;
 mod text;
+pub mod timens_offsets;
 pub mod timers;
 
 pub use single::{boot_id, cmdline, comm, environ};

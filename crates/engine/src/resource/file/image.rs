@@ -22,6 +22,7 @@ use super::table::{self, FD_MAX, Table, TableEntry};
 use super::{Hindrance, KINDS, Rules, Saved};
 use crate::error::{Doing, Error, Refusal, Result};
 use crate::resource::memory::MappedFiles;
+use crate::resource::task::clock::Ahead;
 use crate::restart;
 
 /// The files of an image.
@@ -253,8 +254,8 @@ impl FilesImage {
     ///
     /// # Errors
     /// Where this host said no.
-    pub fn start(&self, pool: &Pool) -> Result<()> {
-        self.files.iter().try_for_each(|(id, file)| file.start(*id, pool))?;
+    pub fn start(&self, pool: &Pool, ahead: Ahead) -> Result<()> {
+        self.files.iter().try_for_each(|(id, file)| file.start(*id, pool, ahead))?;
         inotify::start(&self.inotifies, pool)
     }
 

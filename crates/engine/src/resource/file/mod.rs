@@ -53,6 +53,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use bardo_image::Record;
 
 use crate::error::Result;
+use crate::resource::task::clock::Ahead;
 use crate::restart;
 use crate::support::Support;
 
@@ -115,11 +116,11 @@ pub trait Saved: fmt::Debug {
     fn calm(&self, _fd: BorrowedFd<'_>) -> bardo_kernel::Result<()> {
         Ok(())
     }
-    /// Sets it in motion: the last thing before the tree goes.
+    /// Sets it in motion: the last thing before the tree goes. `ahead`: the tree's clocks.
     ///
     /// # Errors
     /// Where this host said no.
-    fn start(&self, _id: u64, _pool: &Pool) -> Result<()> {
+    fn start(&self, _id: u64, _pool: &Pool, _ahead: Ahead) -> Result<()> {
         Ok(())
     }
 }

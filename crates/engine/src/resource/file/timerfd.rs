@@ -6,15 +6,15 @@
 //! when it is read.
 //!
 //! **In the image**: `file/timerfd`: clock, flags of timerfd_settime(2), what remains, interval, expirations, status flags; for
-//! an absolute time of the clock on the wall that time.
+//! one that was set to a time of its clock that time.
 //!
 //! **Taken how**: fdinfo, after timerfd_gettime(2) on a duplicate, which has the kernel count what is due by now; a read by
 //! the program returns the same as without.
 //!
-//! **Put back how**: made without being set; set when all else is done, right before the tree goes. Time that passed between
-//! checkpoint and restart doesn't count: what remained remains, so that a timer never expires earlier than the time that
-//! the program has lived through, even where the clock begins anew with another boot. Not so for a time of the clock on the
-//! wall (CLOCK_REALTIME and TFD_TIMER_ABSTIME): it expires when that clock says so, at once if the time has passed.
+//! **Put back how**: made without being set; set when all else is done, right before the tree goes. What was set relative
+//! waits for what remained: time that passed between checkpoint and restart doesn't count. What was set to a time of its
+//! clock (TFD_TIMER_ABSTIME) expires when that clock says so, at once if the time has passed, as any other wait for it; by our
+//! clock, where the tree is in a time namespace. Where a clock was let go back (`--clocks host`), what remained remains.
 //! Expirations that weren't read come by TFD_IOC_SET_TICKS.
 //!
 //! **Not saved**: that the clock was set and the program hasn't been told yet (TFD_TIMER_CANCEL_ON_SET) is refused where it
@@ -35,6 +35,7 @@ use super::scene::{Scene, Seen};
 use super::survey::Collected;
 use super::{FilesImage, Hindrance, Kind, Rules, Saved, image};
 use crate::error::{Doing, Error, Result};
+use crate::resource::task::clock::Ahead;
 use crate::support::Support;
 
 /// The kind.
@@ -65,7 +66,8 @@ pub struct OpenTimerfd {
     pub remaining_ns: Option<u64>,
     /// From each expiration to the next (fdinfo, `it_interval`).
     pub interval_ns: u64,
-    /// When it expires, in nanoseconds since the epoch, if it was set to a time of the clock on the wall.
+    /// When it expires, on its clock as the program saw it, if it was set to a time of that. Older images have it for
+    /// CLOCK_REALTIME alone.
     #[serde(default)]
     pub expires_ns: Option<u64>,
     /// Access mode and status flags (fdinfo, `flags`).
@@ -76,7 +78,7 @@ impl Kind for Timerfd {
     fn support(&self) -> Support {
         Support {
             kind: NAME,
-            kept: "clock, what remains, interval, expirations that weren't read, flags; absolute times of the wall clock",
+            kept: "clock, what remains, interval, expirations that weren't read, flags; absolute times of its clock",
             not_kept: "a TFD_TIMER_CANCEL_ON_SET that is due: refused",
             privilege: "CAP_WAKE_ALARM for clocks that wake the machine",
             workload: "file/timerfd",
@@ -132,22 +134,26 @@ impl Kind for Timerfd {
     }
 }
 
-/// What the kernel says of a timer. An absolute time is as old as it took to read it: the quickest of some looks is taken.
+/// What the kernel says of a timer. It shows what remains: an absolute time is as late as it took to read that, so the
+/// quickest of some looks is taken.
 fn look(timer: BorrowedFd<'_>, pid: i32, fd: i32, flags: i32) -> bardo_kernel::Result<OpenTimerfd> {
     const QUICK_NS: u64 = 20_000;
     let mut best: Option<(u64, OpenTimerfd)> = None;
     for _ in 0..5 {
         timerfd::remaining(timer)?;
         let begun_ns = time::monotonic_ns();
-        let info = fdinfo::read(pid, fd)?;
-        let now_ns = time::realtime_ns();
+        let mut seen = OpenTimerfd::read(&fdinfo::read(pid, fd)?, flags)?;
+        if !seen.is_absolute() {
+            return Ok(seen);
+        }
+        let now_ns = time::clock_ns(seen.shown_clock())?;
         let took_ns = time::monotonic_ns().saturating_sub(begun_ns);
-        let seen = OpenTimerfd::read(&info, flags, now_ns)?;
-        let on_the_wall = seen.expires_ns.is_some();
+        let now_ns = Ahead::of_process(pid)?.theirs(seen.shown_clock(), now_ns);
+        seen.expires_ns = seen.remaining_ns.map(|ns| now_ns.saturating_add(ns));
         if best.as_ref().is_none_or(|(best, _)| took_ns < *best) {
             best = Some((took_ns, seen));
         }
-        if took_ns < QUICK_NS || !on_the_wall {
+        if took_ns < QUICK_NS {
             break;
         }
     }
@@ -162,7 +168,7 @@ fn nanoseconds(text: &str) -> Option<u64> {
 }
 
 impl OpenTimerfd {
-    fn read(info: &FdInfo, flags: i32, now_ns: u64) -> bardo_kernel::Result<OpenTimerfd> {
+    fn read(info: &FdInfo, flags: i32) -> bardo_kernel::Result<OpenTimerfd> {
         let unknown = |key: &str| Failed::unexpected(format!("fdinfo, {key}: {:?}", info.get(key)));
         let number = |key: &str, radix| {
             let number = info.get(key).and_then(|text| u64::from_str_radix(text, radix).ok());
@@ -174,7 +180,7 @@ impl OpenTimerfd {
         // One that repeats may have expired since it was told to go on: the next time is somewhere within the interval.
         let expired = value_ns == 0 && interval_ns > 0 && ticks > 0;
         let remaining_ns = if expired { Some(interval_ns) } else { Some(value_ns).filter(|ns| *ns > 0) };
-        let mut timer = OpenTimerfd {
+        Ok(OpenTimerfd {
             clock: number("clockid", 10)? as i32,
             settime_flags: number("settime flags", 8)? as i32,
             ticks,
@@ -182,20 +188,33 @@ impl OpenTimerfd {
             interval_ns,
             expires_ns: None,
             flags,
-        };
-        if timer.is_on_the_wall() {
-            timer.expires_ns = remaining_ns.map(|ns| now_ns.saturating_add(ns));
-        }
-        Ok(timer)
+        })
     }
 
     fn shown_clock(&self) -> i32 {
         ALARMS.iter().find(|(alarm, _)| *alarm == self.clock).map_or(self.clock, |(_, shown)| *shown)
     }
 
-    /// Whether it was set to a time of the clock on the wall.
-    fn is_on_the_wall(&self) -> bool {
-        self.settime_flags & timerfd::ABSOLUTE != 0 && self.shown_clock() == libc::CLOCK_REALTIME
+    /// Whether it was set to a time of its clock.
+    fn is_absolute(&self) -> bool {
+        self.settime_flags & timerfd::ABSOLUTE != 0
+    }
+
+    /// What it is set to, where its clock, as the tree sees it, shows this now: relative, or a time of that clock.
+    fn value_ns(&self, remaining_ns: u64, now_ns: u64) -> u64 {
+        if !self.is_absolute() {
+            return remaining_ns;
+        }
+        match self.expires_ns {
+            // The clock on the wall may be set; of the others the one that has gone back has nothing to say.
+            Some(expires_ns)
+                if self.shown_clock() == libc::CLOCK_REALTIME
+                    || now_ns >= expires_ns.saturating_sub(remaining_ns) =>
+            {
+                expires_ns
+            }
+            _ => now_ns.saturating_add(remaining_ns),
+        }
     }
 
     /// Sets it, from now on; expirations that weren't read are there again.
@@ -243,16 +262,14 @@ impl Saved for OpenTimerfd {
         self.set(fd, 0)
     }
 
-    fn start(&self, id: u64, pool: &Pool) -> Result<()> {
+    fn start(&self, id: u64, pool: &Pool, ahead: Ahead) -> Result<()> {
         let Some(remaining_ns) = self.remaining_ns else { return Ok(()) };
         let fd = pool.borrow(id).ok_or_else(|| Error::Bug(format!("timerfd {id} isn't open")))?;
-        let value_ns = match self.expires_ns {
-            Some(expires_ns) if self.is_on_the_wall() => expires_ns,
-            _ if self.settime_flags & timerfd::ABSOLUTE != 0 => {
-                let now_ns = time::clock_ns(self.shown_clock()).doing("reading the clock", None)?;
-                now_ns.saturating_add(remaining_ns)
-            }
-            _ => remaining_ns,
+        let clock = self.shown_clock();
+        let now_ns = ahead.now_ns(clock).doing("reading the clock", None)?;
+        let value_ns = match self.value_ns(remaining_ns, now_ns) {
+            expires_ns if self.is_absolute() => ahead.ours(clock, expires_ns),
+            remaining_ns => remaining_ns,
         };
         // 0 would stop it.
         self.set(fd, value_ns.clamp(1, i64::MAX as u64)).doing("setting a timerfd", None)
@@ -265,7 +282,7 @@ mod tests {
 
     fn read(text: &str) -> OpenTimerfd {
         let text = format!("pos:\t0\nflags:\t02\nmnt_id:\t15\nino:\t1038\n{text}");
-        OpenTimerfd::read(&fdinfo::parse(text.as_bytes()).unwrap(), libc::O_RDWR, 1_000_000_000).unwrap()
+        OpenTimerfd::read(&fdinfo::parse(text.as_bytes()).unwrap(), libc::O_RDWR).unwrap()
     }
 
     #[test]
@@ -275,8 +292,7 @@ mod tests {
         assert_eq!((timer.clock, timer.settime_flags, timer.ticks), (1, 1, 0));
         assert_eq!((timer.remaining_ns, timer.interval_ns), (Some(9_999_985_368), 1_000_000_005));
         assert_eq!(timer.expires_ns, None);
-        let timer = read(&text.replace("clockid: 1", "clockid: 8"));
-        assert_eq!(timer.expires_ns, Some(10_999_985_368), "a time of the clock on the wall");
+        assert!(timer.is_absolute() && !read(&text.replace("flags: 01", "flags: 00")).is_absolute());
         // Expired while it was looked at: the next one isn't early, whenever it is.
         let timer = read(&text.replace("(9, 999985368)", "(0, 0)").replace("ticks: 0", "ticks: 3"));
         assert_eq!((timer.ticks, timer.remaining_ns), (3, Some(1_000_000_005)));
@@ -292,18 +308,34 @@ mod tests {
     }
 
     #[test]
+    fn a_time_of_a_clock_is_due_by_that_clock_unless_it_went_back() {
+        let text = "clockid: 1\nticks: 0\nsettime flags: 01\nit_value: (0, 50)\nit_interval: (0, 0)\n";
+        let absolute = OpenTimerfd { expires_ns: Some(1050), ..read(text) };
+        for (now_ns, value_ns) in [(1000, 1050), (1020, 1050), (9000, 1050), (999, 1049), (3, 53)] {
+            assert_eq!(absolute.value_ns(50, now_ns), value_ns, "at {now_ns}");
+        }
+        assert_eq!(OpenTimerfd { clock: 0, ..absolute.clone() }.value_ns(50, 3), 1050, "on the wall");
+        assert_eq!(
+            OpenTimerfd { expires_ns: None, ..absolute.clone() }.value_ns(50, 3),
+            53,
+            "an older image"
+        );
+        assert_eq!(OpenTimerfd { settime_flags: 0, ..absolute }.value_ns(50, 3), 50, "relative");
+    }
+
+    #[test]
     fn one_that_is_due_in_the_past_expires_at_once_and_what_remains_is_counted_from_now() {
         let text = "clockid: 1\nticks: 2\nsettime flags: 01\nit_value: (5000, 0)\nit_interval: (5000, 0)\n";
         let timer = read(text);
         let fd = timer.make().unwrap();
         assert_eq!(timerfd::remaining(fd.as_fd()).unwrap().value_ns, 0, "it runs too early");
         let pool = Pool::of(7, fd);
-        timer.start(7, &pool).unwrap();
+        timer.start(7, &pool, Ahead::default()).unwrap();
         let remains = timerfd::remaining(pool.borrow(7).unwrap()).unwrap().value_ns;
         assert!(remains > 4_000_000_000_000 && remains <= 5_000_000_000_000, "{remains}");
         let timer = OpenTimerfd { clock: 0, expires_ns: Some(1), ticks: 0, interval_ns: 0, ..timer };
         let pool = Pool::of(7, timer.make().unwrap());
-        timer.start(7, &pool).unwrap();
+        timer.start(7, &pool, Ahead::default()).unwrap();
         let fd = pool.borrow(7).unwrap();
         assert_eq!(bardo_kernel::poll::now(fd, libc::POLLIN).unwrap(), libc::POLLIN);
     }

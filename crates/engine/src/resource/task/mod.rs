@@ -1,5 +1,6 @@
 //! The family of tasks: processes, threads, and what belongs to them alone. One file per kernel object.
 
+pub mod clock;
 pub mod credential;
 pub mod limit;
 pub mod own_directory;
@@ -35,7 +36,14 @@ const REFUSED: &[(&str, &str)] = &[
         "task/user-dispatch",
         "a thread whose system calls are dispatched to itself (PR_SET_SYSCALL_USER_DISPATCH)",
     ),
-    ("namespace/other", "a process in other namespaces than bardo's (all but pid and user): not saved yet"),
+    (
+        "namespace/other",
+        "a process in other namespaces than bardo's (all but pid, user and time): not saved yet",
+    ),
+    (
+        "namespace/time",
+        "processes in several time namespaces, or one whose children will be in another: checkpoint the part that is in one",
+    ),
     ("task/root", "a process in another root directory (chroot(2)): run bardo in there"),
     (
         "task/session",
@@ -114,6 +122,14 @@ fn kept() -> Vec<Support> {
             not_kept: "those that were removed, or are shared with another process: refused",
             privilege: "",
             workload: "task/own_directory",
+        },
+        Support {
+            kind: clock::NAME,
+            kept: "CLOCK_MONOTONIC and CLOCK_BOOTTIME never go back: they go on by the host's, or in a time namespace where \
+                   those are behind, or where the tree had one of its own",
+            not_kept: "how far CLOCK_MONOTONIC_RAW is from CLOCK_MONOTONIC; processes in several time namespaces: refused",
+            privilege: "for a time namespace CAP_SYS_ADMIN and CAP_SYS_TIME, or an own pid namespace",
+            workload: "task/clocks",
         },
         Support {
             kind: "task/signal",

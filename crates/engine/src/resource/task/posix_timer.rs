@@ -26,6 +26,7 @@ use bardo_kernel::stub::{Arg, Batch, Batches, StepId};
 use bardo_kernel::{Failed, Sysno, time};
 use serde::{Deserialize, Serialize};
 
+use super::clock::Ahead;
 use super::signal::words;
 
 const ITIMERSPEC: usize = 32;
@@ -214,8 +215,8 @@ impl PosixTimers {
     }
 
     /// Has the timer expire that a queued signal came from, so that the kernel queues the signal again. Whether there is
-    /// one; where it has a thread to tell, this has to be run by any thread of its process.
-    pub fn expire_again(&self, info: &[u8], batch: &mut Batch) -> bool {
+    /// one; where it has a thread to tell, this has to be run by any thread of its process. `ahead`: the process's clocks.
+    pub fn expire_again(&self, info: &[u8], ahead: Ahead, batch: &mut Batch) -> bool {
         let Some(timer) = self.of_signal(info).filter(|timer| timer.notify != libc::SIGEV_NONE as u32) else {
             return false;
         };
@@ -223,7 +224,7 @@ impl PosixTimers {
             // CPU time can't be made to pass: the signal is put there by itself.
             return false;
         }
-        match timer.expired_ns(1) {
+        match timer.expired_ns(1, ahead) {
             Some(at_ns) => timer.set(libc::TIMER_ABSTIME, at_ns, batch),
             None => timer.set(0, 1, batch),
         }
@@ -276,13 +277,20 @@ impl PosixTimers {
     }
 
     /// Arms those that were told of overruns: to be run in the thread that such a timer tells (`tid`), or by the leader
-    /// for the process, while no other signal waits.
-    pub fn put_overruns(&self, tid: i32, leader: bool, queued: &BTreeSet<i32>, batches: &mut Batches) {
+    /// for the process, while no other signal waits. `ahead`: the process's clocks.
+    pub fn put_overruns(
+        &self,
+        tid: i32,
+        leader: bool,
+        queued: &BTreeSet<i32>,
+        ahead: Ahead,
+        batches: &mut Batches,
+    ) {
         let told = |timer: &&PosixTimer| timer.tells.map_or(leader, |tells| tells == tid);
         for timer in self.0.iter().filter(told).filter(|timer| timer.has_overrun(queued)) {
             let batch = batches.with_room_for(1024);
             // The more of them, the earlier: before the clock's zero there is nothing.
-            let Some(at_ns) = timer.expired_ns(u64::from(timer.overrun) + 1) else {
+            let Some(at_ns) = timer.expired_ns(u64::from(timer.overrun) + 1, ahead) else {
                 timer.set(0, timer.remaining_ns, batch);
                 continue;
             };
@@ -334,12 +342,13 @@ impl PosixTimer {
         self.clock >= 0 && self.remaining_ns <= self.interval_ns && queued.contains(&self.id)
     }
 
-    /// When it would have expired so that its next expiry but `intervals` is in the time that remains: on its clock.
-    fn expired_ns(&self, intervals: u64) -> Option<u64> {
+    /// When it would have expired so that its next expiry but `intervals` is in the time that remains: on its clock, that far
+    /// ahead of ours.
+    fn expired_ns(&self, intervals: u64, ahead: Ahead) -> Option<u64> {
         if self.interval_ns == 0 {
             return None;
         }
-        let next_ns = time::clock_ns(self.clock).ok()?.checked_add(self.remaining_ns)?;
+        let next_ns = ahead.now_ns(self.clock).ok()?.checked_add(self.remaining_ns)?;
         next_ns.checked_sub(self.interval_ns.checked_mul(intervals)?).filter(|at| *at != 0)
     }
 

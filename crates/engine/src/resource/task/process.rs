@@ -23,6 +23,7 @@ use bardo_kernel::stub::{Arg, Batch, Batches, StepId};
 use bardo_kernel::{Sysno, fs, time};
 use serde::{Deserialize, Serialize};
 
+use super::clock::Ahead;
 use super::limit::Limits;
 use super::posix_timer::PosixTimers;
 use super::seccomp::Filter;
@@ -263,8 +264,8 @@ impl Life {
     }
 
     /// What comes after everything that a change of credentials resets or that time counts for. `queued`: the timers whose
-    /// signals wait.
-    pub fn put_last(&self, pid: i32, queued: &BTreeSet<i32>, batches: &mut Batches) {
+    /// signals wait. `ahead`: its clocks.
+    pub fn put_last(&self, pid: i32, queued: &BTreeSet<i32>, ahead: Ahead, batches: &mut Batches) {
         let batch = batches.with_room_for(4096);
         // 2 (SUID_DUMP_ROOT) can't be set; the kernel's own rules give it where it is due.
         if self.dumpable < 2 {
@@ -273,7 +274,7 @@ impl Life {
                 [Arg::Value(libc::PR_SET_DUMPABLE as u64), Arg::Value(u64::from(self.dumpable))],
             );
         }
-        self.pending.put(pid, None, &self.posix_timers, batches);
+        self.pending.put(pid, None, &self.posix_timers, ahead, batches);
         self.timers.put(batches.with_room_for(1024));
         self.posix_timers.arm(queued, batches);
     }

@@ -18,6 +18,7 @@ use bardo_kernel::Sysno;
 use bardo_kernel::stub::{Arg, Batch, Batches, StepId};
 use serde::{Deserialize, Serialize};
 
+use super::clock::Ahead;
 use super::posix_timer::{self, PosixTimers};
 
 /// How many signals there are.
@@ -136,11 +137,11 @@ impl Pending {
     }
 
     /// Queues them again, to the thread itself (`own`: pid and tid as it sees them) or to its process. Those that came
-    /// from one of its timers come from it again.
-    pub fn put(&self, pid: i32, tid: Option<i32>, timers: &PosixTimers, batches: &mut Batches) {
+    /// from one of its timers, whose clocks are that far `ahead`, come from it again.
+    pub fn put(&self, pid: i32, tid: Option<i32>, timers: &PosixTimers, ahead: Ahead, batches: &mut Batches) {
         for info in &self.0 {
             let batch = batches.with_room_for(1024);
-            if timers.expire_again(info, batch) {
+            if timers.expire_again(info, ahead, batch) {
                 continue;
             }
             let signal = Arg::Value(u64::from(number(info)));

@@ -11,7 +11,7 @@
 //! the thread is stopped in the very call it was seen in and hasn't run since but for our stop (`nr_switches`). That
 //! clock is its processor's own, less what the host or interrupts stole from it: we go to that processor and compare. All
 //! errors are on the late side. A call that was continued before (by a restart, or an earlier checkpoint) carries our
-//! mark in the half of `orig_rax` that the kernel ignores: the call and its end.
+//! mark in the half of `orig_rax` that the kernel ignores: the call and its end, by the clock of its time namespace.
 //!
 //! **Put back how**: the thread makes the call with the time that remains, is stopped in it, and gets its own registers
 //! back: the kernel's restart block is then just what it was.
@@ -20,6 +20,7 @@
 //! its whole time again: late, never early. The same for ends more than 24 days away.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use bardo_kernel::arch::Registers;
 use bardo_kernel::procfs::syscall::Syscall;
@@ -27,6 +28,8 @@ use bardo_kernel::procfs::{self, sched, single, stat, syscall};
 use bardo_kernel::ptrace::Pinned;
 use bardo_kernel::{Sysno, process_vm, time};
 use serde::{Deserialize, Serialize};
+
+use super::clock::Ahead;
 
 /// What a thread was doing before it was stopped.
 #[derive(Debug, Clone)]
@@ -42,15 +45,18 @@ struct Asleep {
 
 /// The threads that were asleep in such calls before the freeze, by tid.
 #[derive(Debug, Default)]
-pub struct Sleepers(HashMap<i32, Asleep>);
+pub struct Sleepers {
+    threads: HashMap<i32, Asleep>,
+    /// How far the clocks of their processes are ahead of ours.
+    ahead: HashMap<i32, Ahead>,
+}
 
 /// A call with a time that runs on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sleep {
     /// Which call.
     pub call: Call,
-    /// Its end on CLOCK_MONOTONIC of the machine where it was taken; none: it has no end, or an absolute one that is in
-    /// its arguments.
+    /// Its end on CLOCK_MONOTONIC as the thread saw it; none: it has no end, or an absolute one that is in its arguments.
     #[serde(default)]
     pub until_ns: Option<u64>,
     /// The time that remained at the freeze.
@@ -183,8 +189,16 @@ impl Sleepers {
         let threads = pids.iter().flat_map(|pid| {
             procfs::threads(*pid).unwrap_or_default().into_iter().map(move |tid| (*pid, tid))
         });
-        let mut all: HashMap<i32, Asleep> =
-            threads.filter_map(|(pid, tid)| Some((tid, Asleep::look(pid, tid)?))).collect();
+        let (mut all, mut clocks) = (HashMap::new(), HashMap::new());
+        for (pid, tid) in threads {
+            let Some(asleep) = Asleep::look(pid, tid) else { continue };
+            all.insert(tid, asleep);
+            if let Entry::Vacant(unknown) = clocks.entry(pid)
+                && let Ok(ahead) = Ahead::of_process(pid)
+            {
+                unknown.insert(ahead);
+            }
+        }
         let mut ahead = HashMap::new();
         for asleep in all.values_mut() {
             let ahead_ns = *ahead
@@ -202,7 +216,12 @@ impl Sleepers {
             let late_ns = now_ns.saturating_sub(asleep.since_ns) / 2000;
             asleep.since_ns = asleep.since_ns.saturating_add(late_ns);
         }
-        Sleepers(all)
+        Sleepers { threads: all, ahead: clocks }
+    }
+
+    /// How far the clocks of a process are ahead of ours.
+    fn ahead(&self, pid: i32) -> bardo_kernel::Result<Ahead> {
+        self.ahead.get(&pid).copied().map_or_else(|| Ahead::of_process(pid), Ok)
     }
 }
 
@@ -223,31 +242,40 @@ fn monotonic_ahead_of_sched_clock(processor: i32) -> Option<i128> {
 
 impl Sleep {
     /// The call that a thread was stopped in, with this restart block.
+    ///
+    /// # Errors
+    /// Where it can't be looked at.
     pub fn of(
         pid: i32,
         tid: i32,
         registers: &Registers,
         sleepers: &Sleepers,
         frozen_ns: u64,
-    ) -> Option<Sleep> {
-        let asleep = sleepers.0.get(&tid);
+    ) -> bardo_kernel::Result<Option<Sleep>> {
+        let asleep = sleepers.threads.get(&tid);
         let mark = registers.mark();
-        let (call, until_ns) = if let Some(call) = Call::of_code(mark >> 29) {
+        let marked = Call::of_code(mark >> 29);
+        let call = marked.or_else(|| match registers.is_continuing() {
+            true => Call::guess(asleep.map_or("", |a| &a.wchan), registers),
+            false => Call::of(registers.call()?),
+        });
+        let Some(call) = call else { return Ok(None) };
+        let ahead = sleepers.ahead(pid)?;
+        let theirs = |ours_ns| ahead.theirs(libc::CLOCK_MONOTONIC, ours_ns);
+        let until_ns = if marked.is_some() {
             let end = u64::from(mark) % ENDS;
-            (call, (end != 0).then(|| unfold(end, frozen_ns)))
-        } else if registers.is_continuing() {
-            let call = Call::guess(asleep.map_or("", |a| &a.wchan), registers)?;
-            (call, call.requested_ns(pid, registers.arguments()).map(|ns| frozen_ns.saturating_add(ns)))
+            (end != 0).then(|| unfold(end, theirs(frozen_ns)))
         } else {
-            let call = Call::of(registers.call()?)?;
             let since_ns = match asleep {
-                Some(asleep) if asleep.still_holds(pid, tid, registers) => asleep.since_ns.min(frozen_ns),
+                Some(asleep) if !registers.is_continuing() && asleep.still_holds(pid, tid, registers) => {
+                    asleep.since_ns.min(frozen_ns)
+                }
                 _ => frozen_ns,
             };
-            (call, call.requested_ns(pid, registers.arguments()).map(|ns| since_ns.saturating_add(ns)))
+            call.requested_ns(pid, registers.arguments()).map(|ns| theirs(since_ns).saturating_add(ns))
         };
-        let remaining_ns = until_ns.map(|until| until.saturating_sub(frozen_ns));
-        Some(Sleep { call, until_ns, remaining_ns })
+        let remaining_ns = until_ns.map(|until| until.saturating_sub(theirs(frozen_ns)));
+        Ok(Some(Sleep { call, until_ns, remaining_ns }))
     }
 
     /// The mark for the call.

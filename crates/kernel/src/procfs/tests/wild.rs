@@ -16,6 +16,7 @@ const TEXTS: &[&[u8]] = &[
     include_bytes!("../fixtures/6.1-locks"),
     include_bytes!("../fixtures/6.18-limits"),
     include_bytes!("../fixtures/6.18-timers"),
+    include_bytes!("../fixtures/6.18-timens_offsets"),
     include_bytes!("../fixtures/6.18-sched"),
     include_bytes!("../fixtures/6.18-syscall"),
     include_bytes!("../fixtures/6.18-cgroup"),
@@ -38,6 +39,7 @@ fn parse_all(text: &[u8]) {
     let _ = locks::parse(text);
     let _ = limits::parse(text);
     let _ = timers::parse(text);
+    let _ = timens_offsets::parse(text);
     let _ = sched::parse(text);
     let _ = syscall::parse(text);
     let _ = children::parse(text);
