@@ -18,7 +18,7 @@ use bardo_kernel::kcmp::{self, What};
 use bardo_kernel::procfs::descriptors::Descriptors;
 use bardo_kernel::procfs::fdinfo::FdInfo;
 use bardo_kernel::procfs::locks::{self, Lock};
-use bardo_kernel::{fs, pidfd, procfs, statfs, tty};
+use bardo_kernel::{fs, pidfd, procfs, ptrace, statfs, tty};
 
 use super::lock;
 use super::outside::Outside;
@@ -26,6 +26,7 @@ use super::owner;
 use super::path::{self, Reach};
 use super::pipe::Pipes;
 use super::survey::Collected;
+use super::timerfd;
 use super::watched::Watched;
 use crate::error::{Doing, Error, Result, Who};
 use crate::resource::memory::Shared;
@@ -141,6 +142,8 @@ pub struct Scene<'a> {
     outside: OnceCell<Outside>,
     watched: OnceCell<Watched>,
     in_kernel_order: OnceCell<Vec<usize>>,
+    /// Set once the timers have expired that were due when all descriptors had been looked at.
+    timers_expired: OnceCell<()>,
     /// What the tree has in common: inodes whose content goes into the image.
     shared: RefCell<&'a mut Shared>,
     /// As which of 0, 1 and 2 something is held: by the root, else by anybody.
@@ -174,6 +177,7 @@ impl<'a> Scene<'a> {
             outside: OnceCell::new(),
             watched: OnceCell::new(),
             in_kernel_order: OnceCell::new(),
+            timers_expired: OnceCell::new(),
             shared: RefCell::new(shared),
             roles: BTreeMap::new(),
         };
@@ -219,6 +223,23 @@ impl<'a> Scene<'a> {
             let _ = self.in_kernel_order.set(classes.into_iter().flatten().collect());
         }
         Ok(self.in_kernel_order.get().map_or(&[], Vec::as_slice))
+    }
+
+    /// Returns when all timers have expired that were due when the descriptors were looked at, on the processors that the tree's
+    /// processes run on, and those that we do.
+    ///
+    /// # Errors
+    /// Where one of our own doesn't expire.
+    pub fn have_timers_expired(&self) -> bardo_kernel::Result<()> {
+        if self.timers_expired.get().is_none() {
+            let mut processors = timerfd::processors(&ptrace::cpu_mask(0)?);
+            for subject in self.subjects.iter().filter(|subject| !subject.zombie) {
+                processors.extend(timerfd::processors(&ptrace::cpu_mask(subject.door)?));
+            }
+            timerfd::have_expired(&processors)?;
+            let _ = self.timers_expired.set(());
+        }
+        Ok(())
     }
 
     /// What processes outside the tree have open of what it has; looked up when it is first asked for.

@@ -9,7 +9,9 @@
 //! one that was set to a time of its clock that time.
 //!
 //! **Taken how**: fdinfo, after timerfd_gettime(2) on a duplicate, which has the kernel count what is due by now; a read by
-//! the program returns the same as without.
+//! the program returns the same as without. A timer whose time has come and whose interrupt hasn't shows what one that isn't
+//! set shows: nothing remains, nothing has expired. So where such a one was seen, we have timers of our own expire on every
+//! processor, which come after all that are due there, and look again.
 //!
 //! **Put back how**: made without being set; set when all else is done, right before the tree goes. What was set relative
 //! waits for what remained: time that passed between checkpoint and restart doesn't count. What was set to a time of its
@@ -19,14 +21,18 @@
 //!
 //! **Not saved**: that the clock was set and the program hasn't been told yet (TFD_TIMER_CANCEL_ON_SET) is refused where it
 //! can be seen, for a timer that doesn't repeat; else it is an expiration. By each restart a timer may come to be late by as
-//! much as it took to look at it, some microseconds.
+//! much as it took to look at it, some microseconds. One that is due, on a processor that bardo may not run on, may be taken for
+//! one that isn't set.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use bardo_image::Record;
 use bardo_kernel::procfs::fdinfo::{self, FdInfo};
+use bardo_kernel::ptrace::Pinned;
+use bardo_kernel::time::{self, Patience};
 use bardo_kernel::timerfd::{self, Times};
-use bardo_kernel::{Failed, time};
+use bardo_kernel::{Failed, poll};
 use serde::{Deserialize, Serialize};
 
 use super::nameless::{self, STATUS};
@@ -52,6 +58,9 @@ const CLOCKS: [i32; 3] = [libc::CLOCK_REALTIME, libc::CLOCK_MONOTONIC, libc::CLO
 
 /// CLOCK_REALTIME_ALARM and CLOCK_BOOTTIME_ALARM, which wake the machine, and the clocks that they show.
 const ALARMS: [(i32, i32); 2] = [(8, libc::CLOCK_REALTIME), (9, libc::CLOCK_BOOTTIME)];
+
+/// How long a timer that is due may take to expire.
+const EXPIRY_NS: u64 = 1_000_000_000;
 
 /// The record of a timerfd.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -101,7 +110,10 @@ impl Kind for Timerfd {
         let holder = file.holders[0];
         let pid = scene.subjects[holder.subject].door;
         let look = || look(fd.as_fd(), pid, holder.fd, file.flags);
-        let timer = look().doing("looking at a timerfd", Some(scene.who(file)))?;
+        let was_running =
+            file.told.iter().any(|(key, value)| key == "it_value" && nanoseconds(value) > Some(0));
+        let settle = || scene.have_timers_expired();
+        let timer = judge(was_running, look, settle).doing("looking at a timerfd", Some(scene.who(file)))?;
         if !CLOCKS.contains(&timer.shown_clock()) || timer.settime_flags & !SETTIME != 0 {
             let what = format!("timerfd of clock {}, set with {:#x}", timer.clock, timer.settime_flags);
             let why = "this version doesn't know what that means";
@@ -160,6 +172,51 @@ fn look(timer: BorrowedFd<'_>, pid: i32, fd: i32, flags: i32) -> bardo_kernel::R
     best.map(|(_, timer)| timer).ok_or_else(|| Failed::unexpected("a timerfd that wasn't looked at"))
 }
 
+/// What a timer is that showed, when all descriptors were looked at, whether time remained (`was_running`). `settle` returns when
+/// all timers have expired that were due at that moment.
+fn judge(
+    was_running: bool,
+    look: impl Fn() -> bardo_kernel::Result<OpenTimerfd>,
+    settle: impl FnOnce() -> bardo_kernel::Result<()>,
+) -> bardo_kernel::Result<OpenTimerfd> {
+    let timer = look()?;
+    if !timer.shows_nothing() {
+        return Ok(timer);
+    }
+    if !was_running {
+        settle()?;
+        return look();
+    }
+    // Due at once, whatever its clock shows then.
+    Ok(OpenTimerfd { remaining_ns: Some(1), expires_ns: None, ..timer })
+}
+
+/// The processors of a mask as sched_getaffinity(2) gives it.
+pub fn processors(mask: &[u8]) -> BTreeSet<usize> {
+    (0..mask.len() * 8).filter(|bit| mask[bit / 8] & 1 << (bit % 8) != 0).collect()
+}
+
+/// Returns when all timers that are due by now have expired, on those of these processors that we may run on: a processor's timers
+/// expire in the order of their times, so each of ours is the last.
+pub fn have_expired(processors: &BTreeSet<usize>) -> bardo_kernel::Result<()> {
+    for processor in processors {
+        let Some(_pinned) = Pinned::to(*processor) else { continue };
+        for clock in CLOCKS {
+            let timer = timerfd::make(clock, 0)?;
+            timerfd::set(timer.as_fd(), 0, Times { value_ns: 1, interval_ns: 0 })?;
+            let mut patience = Patience::of(EXPIRY_NS);
+            while poll::now(timer.as_fd(), libc::POLLIN)? == 0 {
+                if !patience.wait() {
+                    return Err(Failed::unexpected(format!(
+                        "a timer on processor {processor} that doesn't expire"
+                    )));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 /// A time as fdinfo writes it: `(9, 999985368)`, seconds and nanoseconds.
 fn nanoseconds(text: &str) -> Option<u64> {
     let (seconds, nanoseconds) = text.strip_prefix('(')?.strip_suffix(')')?.split_once(", ")?;
@@ -189,6 +246,11 @@ impl OpenTimerfd {
             expires_ns: None,
             flags,
         })
+    }
+
+    /// Whether it shows what one shows that isn't set: it may be due all the same.
+    fn shows_nothing(&self) -> bool {
+        self.remaining_ns.is_none() && self.ticks == 0
     }
 
     fn shown_clock(&self) -> i32 {
@@ -321,6 +383,44 @@ mod tests {
             "an older image"
         );
         assert_eq!(OpenTimerfd { settime_flags: 0, ..absolute }.value_ns(50, 3), 50, "relative");
+    }
+
+    #[test]
+    fn one_that_is_due_isnt_taken_for_one_that_isnt_set() {
+        let me = std::process::id() as i32;
+        let mask = bardo_kernel::ptrace::cpu_mask(0).unwrap();
+        let processors = processors(&mask);
+        let (first, last) = (*processors.first().unwrap(), *processors.last().unwrap());
+        let mut seen_due = 0;
+        for turn in 0..400u64 {
+            let timer = {
+                let _there = Pinned::to(first);
+                let timer = timerfd::make(libc::CLOCK_MONOTONIC, 0).unwrap();
+                let value_ns = 150_000 + turn % 40 * 5_000;
+                timerfd::set(timer.as_fd(), 0, Times { value_ns, interval_ns: 0 }).unwrap();
+                timer
+            };
+            let _here = Pinned::to(last);
+            let look = || look(timer.as_fd(), me, std::os::fd::AsRawFd::as_raw_fd(&timer), libc::O_RDWR);
+            let shown = loop {
+                let shown = look().unwrap();
+                if shown.remaining_ns.is_none() {
+                    break shown;
+                }
+            };
+            if !shown.shows_nothing() {
+                continue;
+            }
+            // Seen once before, as a survey sees it: with nothing to tell it by, or with time that remained.
+            seen_due += 1;
+            let was_running = turn % 2 == 0;
+            let judged = judge(was_running, look, || have_expired(&processors)).unwrap();
+            assert!(!judged.shows_nothing(), "a timer was forgotten: {judged:?}");
+        }
+        eprintln!("{seen_due} of 400 were seen while they were due");
+        let unset = timerfd::make(libc::CLOCK_MONOTONIC, 0).unwrap();
+        let look = || look(unset.as_fd(), me, std::os::fd::AsRawFd::as_raw_fd(&unset), libc::O_RDWR);
+        assert!(judge(false, look, || have_expired(&processors)).unwrap().shows_nothing());
     }
 
     #[test]
