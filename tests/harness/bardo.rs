@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
 use crate::place::Place;
-use crate::process::{Process, Status};
+use crate::process::{Process, Status, reap_orphans_of_bardo};
 use crate::wait::until;
 
 /// Where the test programs lie: `target/PROFILE`.
@@ -90,6 +90,7 @@ impl Output {
     #[track_caller]
     pub fn nothing_left(self) -> Output {
         until(&format!("nothing is left of `{}`", self.command), || processes_of(&self.run).is_empty());
+        reap_orphans_of_bardo();
         self
     }
 

@@ -7,6 +7,8 @@
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, set_child_subreaper,
@@ -94,6 +96,21 @@ pub fn reap_orphans(pids: impl IntoIterator<Item = i32>) {
     }
 }
 
+/// What was spawned here and will be waited for by whoever spawned it.
+static SPAWNED: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+
+/// Reaps the children of dead bardos, which are this process's since: zombies of its name that nobody here has spawned.
+pub fn reap_orphans_of_bardo() {
+    // While it is locked, nothing is spawned or waited for.
+    let spawned = SPAWNED.lock().unwrap_or_else(PoisonError::into_inner);
+    let children = children(std::process::id() as i32).into_iter();
+    let orphans = children.filter(|pid| stat(*pid).is_some_and(|stat| stat.contains(" (bardo) Z ")));
+    let orphans = orphans.filter(|pid| !spawned.contains(pid)).filter_map(Process::open);
+    for orphan in orphans {
+        let _status = orphan.status(WaitIdOptions::empty());
+    }
+}
+
 /// A process that isn't confused with a later one of the same pid. Only one that was spawned here ends when it is dropped.
 #[derive(Debug)]
 pub struct Process {
@@ -116,7 +133,10 @@ impl Process {
     /// When it can't be started.
     #[expect(clippy::zombie_processes, reason = "it is waited for by its pidfd, by whoever holds it")]
     pub fn spawn(command: &mut Command) -> Process {
+        let mut spawned = SPAWNED.lock().unwrap_or_else(PoisonError::into_inner);
         let child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+        spawned.insert(child.id() as i32);
+        drop(spawned);
         let mut process = Process::open(child.id() as i32).expect("a child that wasn't waited for");
         process.ends_with_us = true;
         process
@@ -146,7 +166,12 @@ impl Process {
 
     /// How it ended, if it did and is ours to wait for.
     pub fn reap(&self) -> Option<Status> {
-        self.status(WaitIdOptions::empty())
+        let mut spawned = SPAWNED.lock().unwrap_or_else(PoisonError::into_inner);
+        let status = self.status(WaitIdOptions::empty());
+        if status.is_some() {
+            spawned.remove(&self.pid);
+        }
+        status
     }
 
     /// How it has ended, as its parent sees it; it can still be reaped. Nobody else can tell for sure: while one of its
@@ -178,7 +203,10 @@ impl Drop for Process {
         if self.ends_with_us {
             // A pidfd of a process that was waited for signals nobody.
             self.signal(Signal::KILL);
-            self.reap();
+            let start = Instant::now();
+            while self.reap().is_none() && self.is_there() && start.elapsed().as_secs() < 20 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
         }
     }
 }
@@ -247,7 +275,7 @@ impl Tree {
         for process in &self.held {
             process.signal(Signal::STOP);
         }
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         let runs = |p: &Process| state(p.pid).is_some_and(|s| !"TtZX".contains(s));
         while self.held.iter().any(runs) && start.elapsed().as_secs() < 5 {
             std::thread::yield_now();
@@ -280,9 +308,9 @@ impl Tree {
 impl Drop for Tree {
     fn drop(&mut self) {
         self.kill();
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         while !self.gone() && start.elapsed().as_secs() < 20 {
-            std::thread::sleep(std::time::Duration::from_millis(1));
+            std::thread::sleep(Duration::from_millis(1));
         }
         if !self.held.is_empty() {
             eprintln!("not gone after SIGKILL: {:?}", self.pids());
