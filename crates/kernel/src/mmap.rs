@@ -308,26 +308,27 @@ pub fn gettid() -> Result<u32> {
     unsafe { syscall(Sysno::gettid, [0; 6]) }.map(|tid| tid as u32)
 }
 
-/// A free stretch of an address space: `len` bytes below `ceiling` that touch none of the `taken` ranges (sorted by
-/// start), with a page between.
+/// A free stretch of an address space: `len` bytes below `ceiling` that touch none of the `taken` ranges, with room between.
+/// They come in any order, and may lie over one another: those of several processes do.
+///
+/// # Errors
+/// ENOMEM: there is none above `floor`.
 pub fn find_hole(taken: &[(u64, u64)], len: u64, floor: u64, ceiling: u64) -> Result<u64> {
     const PAGE: u64 = 4096;
     // A growing stack keeps a gap of 256 pages below itself free (stack_guard_gap).
     const GAP: u64 = 512 * PAGE;
+    let mut by_end = taken.to_vec();
+    by_end.sort_unstable_by_key(|(_, stop)| std::cmp::Reverse(*stop));
+    // From here to `end` everything is free of the ranges that were looked at; the others stop further below.
     let mut end = ceiling;
-    for (start, stop) in taken.iter().rev() {
-        if *stop >= end {
-            end = end.min(*start);
-            continue;
-        }
-        if end.saturating_sub(GAP) >= stop.saturating_add(len + GAP) {
+    for (start, stop) in by_end {
+        if end.saturating_sub(GAP) >= stop.saturating_add(len).saturating_add(GAP) {
             break;
         }
-        end = end.min(*start);
+        end = end.min(start);
     }
-    let at = end.saturating_sub(GAP + len) & !(PAGE - 1);
-    let clear = taken.iter().all(|(start, stop)| *stop <= at || at + len <= *start);
-    if at >= floor && clear {
+    let at = end.saturating_sub(len.saturating_add(GAP)) & !(PAGE - 1);
+    if at >= floor && at > 0 {
         return Ok(at);
     }
     Err(Failed { call: format!("finding {len} free bytes of address space"), errno: Errno(libc::ENOMEM) })
@@ -345,6 +346,29 @@ mod tests {
         let at = find_hole(&taken, 0x10000, 0x10000, 0x8000_0000).unwrap();
         assert!(taken.iter().all(|(a, b)| at + 0x10000 <= *a || at >= *b), "{at:#x}");
         assert!(find_hole(&[(0x1000, 0x8000_0000)], 0x1000, 0x1000, 0x8000_0000).is_err());
+    }
+
+    #[test]
+    fn a_hole_is_in_none_of_several_processes_ranges() {
+        // A reservation of one process, and what others have inside of it and across its ends.
+        let large = (0x10_0000_0000, 0x20_0000_0000);
+        let nested = [(0x15_0000_0000, 0x15_0000_1000), (0x18_0000_0000, 0x19_0000_0000)];
+        let across = [(0xf_ff00_0000, 0x10_0100_0000), (0x1f_ffff_0000, 0x20_0001_0000)];
+        let above = (0x20_0010_0000, 0x20_1000_0000);
+        let mut taken = vec![large, nested[0], nested[1], across[0], across[1], above, large];
+        for _ in 0..taken.len() {
+            taken.rotate_left(1);
+            for len in [0x1000, 0x10_0000, 0x1_0000_0000] {
+                let at = find_hole(&taken, len, 0x10000, above.1).unwrap();
+                assert!(
+                    taken.iter().all(|(start, stop)| at + len <= *start || at >= *stop),
+                    "{len:#x} at {at:#x}"
+                );
+                let at = find_hole(&taken, len, 0x10000, 0x7fff_ffff_f000).unwrap();
+                assert!(at >= above.1, "{len:#x} at {at:#x}: there is room above");
+            }
+        }
+        assert!(find_hole(&[(0x1000, 0x8000_0000), (0x2000, 0x3000)], 0x1000, 0x1000, 0x8000_0000).is_err());
     }
 
     #[test]
