@@ -198,3 +198,24 @@ pub fn make_again(thread: &Stopped) -> Result<bool> {
 pub fn may_run_handler(tid: i32) -> bool {
     status::read(tid).is_ok_and(|s| (s.sig_pnd | s.shd_pnd) & !s.sig_blk & !s.sig_ign != 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_that_was_let_go_already_is_not_waited_for() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let tid = child.id() as i32;
+        let _seized = Running::seize(tid).unwrap();
+        assert!(stand(tid).is_ok());
+        stand(tid).unwrap().detach(0).unwrap();
+        let stood = stand(tid);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(
+            stood.is_err_and(|e| e.is(libc::ESRCH)),
+            "a thread that isn't ours is neither stopped nor waited for"
+        );
+    }
+}
