@@ -115,11 +115,16 @@ impl Place {
 
     /// Writes a slot (and, with the first, the body) and gives its address.
     fn write(&self, mem: BorrowedFd<'_>, index: usize, data: SlotData) -> Result<u64> {
-        if index == 0 {
-            write_all(mem, self.at, &arch::stub_body())?;
-        }
         let at = self.slot(index);
-        write_all(mem, at, &arch::slot_bytes(at, self.at, data))?;
+        let slot = arch::slot_bytes(at, self.at, data);
+        if index == 0 {
+            // In one call, within one page: a body without a slot has no mark, and nobody would ever take it away.
+            let mut bytes = arch::stub_body();
+            bytes.extend_from_slice(&slot);
+            write_all(mem, self.at, &bytes)?;
+        } else {
+            write_all(mem, at, &slot)?;
+        }
         Ok(at)
     }
 
