@@ -95,13 +95,11 @@ impl<'a> Tree<'a> {
         let mut taken = memory.taken_ranges();
         let mine = maps::read(std::process::id() as i32).doing("reading our own memory map", None)?;
         taken.extend(mine.iter().map(|area| (area.start, area.end)));
-        taken.sort_unstable();
         let base = find_hole(&taken, layout.len() as u64 + shared_len, FLOOR, CEILING)
             .doing("finding addresses that are free in every process", None)?;
         let cpu = procfs::stat::read(std::process::id() as i32).map_or(0, |stat| stat.processor);
         let pinned = Pinned::to(cpu as usize);
-        let shelf = Shelf::build(base, layout, plan.threads.iter().any(|thread| thread.seccomp.is_some()))
-            .doing("building the shelf", None)?;
+        let shelf = Shelf::build(base, layout).doing("building the shelf", None)?;
         let mut tree = Tree {
             plan,
             space,

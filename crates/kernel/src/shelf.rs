@@ -109,9 +109,8 @@ pub struct Shelf {
 }
 
 impl Shelf {
-    /// Builds a shelf at `base`, which must be free in our address space too. `suspended`: threads on it will have seccomp
-    /// filters that we suspend.
-    pub fn build(base: u64, layout: Layout, suspended: bool) -> Result<Shelf> {
+    /// Builds a shelf at `base`, which must be free in our address space too.
+    pub fn build(base: u64, layout: Layout) -> Result<Shelf> {
         let fd = mmap::memfd_create("bardo", memfd::CLOEXEC | memfd::ALLOW_SEALING | memfd::EXEC)?;
         mmap::truncate(fd.as_fd(), layout.len() as u64)?;
         mmap::seal_size(fd.as_fd())?;
@@ -123,12 +122,9 @@ impl Shelf {
         let _code = SharedPages::map_at(fd.as_fd(), 0, code, base, read_execute)?;
         let rest = layout.len() - code;
         let _rest = SharedPages::map_at(fd.as_fd(), code as u64, rest, base + code as u64, read_write)?;
-        let line = Rc::clone(&pages);
-        let lifeline = Some(if suspended {
-            Lifeline::hold_for_traced(line, layout.word())?
-        } else {
-            Lifeline::hold(line, layout.word())?
-        });
+        // Of a robust futex the kernel wakes one waiter, who is to wake the next: here it may be one that job control has stopped,
+        // or that dies by our hold on it. A keeper wakes everybody.
+        let lifeline = Some(Lifeline::hold_for_traced(Rc::clone(&pages), layout.word())?);
         Ok(Shelf { layout, base, pages, _code, _rest, lifeline })
     }
 

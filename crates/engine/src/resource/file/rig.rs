@@ -181,7 +181,7 @@ impl Revived {
         let taken: Vec<(u64, u64)> =
             ours.iter().map(|a| (a.start, a.end)).filter(|(s, _)| *s < 1 << 47).collect();
         let hole = find_hole(&taken, layout.len() as u64, 1 << 16, 1 << 46).unwrap();
-        let shelf = Shelf::build(hole, layout, false).unwrap();
+        let shelf = Shelf::build(hole, layout).unwrap();
         let pool =
             image.open_all(&external, &MappedFiles::default(), 500.max(image.highest_fd() + 1)).unwrap();
         let mut revived = Revived { shelf, pids: Vec::new() };

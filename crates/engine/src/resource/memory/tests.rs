@@ -194,7 +194,7 @@ fn build(bytes: &[u8]) -> Result<Built, Error> {
     let len = (layout.len() as u64).next_multiple_of(PAGE);
     let hole = find_hole(&taken, len + PAGE + image.shared_len(), USER_MIN, USER_MAX).unwrap();
     let shared_at = hole + len + PAGE;
-    let shelf = Shelf::build(hole, layout, false).unwrap();
+    let shelf = Shelf::build(hole, layout).unwrap();
     let mut built = Built(BTreeMap::new(), shelf);
     let shelf = &built.1;
     let keep = [shelf.range()].map(|(start, len)| (start, start + len));
