@@ -283,6 +283,74 @@ fn pids_that_are_taken() {
     workload.finish();
 }
 
+/// The number of a group or session of others is no process's pid: that is found out before anything is made, or by the birth
+/// that fails. Once they are gone, the tree comes back.
+fn outlived(what: &'static str) {
+    let mut workload = Workload::start("hostile", &["outlived", what]);
+    workload.wait_progress();
+    let pids = descendants(workload.pid());
+    workload.tree();
+    workload.on(workload.checkpoint("image").arg("--kill")).ok();
+    workload.wait_gone();
+    let outsider = workload.place().read("outsider");
+    let (leader, outsider) = outsider.split_once(' ').expect("two pids");
+    let held = Process::open(outsider.parse().expect("a pid")).expect("who has outlived the tree");
+    let restart = || bardo(["restart", "--quiet", "--detach"]).arg(workload.place().join("image")).run();
+    restart().expect(7).nothing_left().says(&[&format!("pid {leader} is taken"), outsider, what]);
+    assert!(pids.iter().all(|pid| !exists(*pid)), "a part of the tree is there");
+    held.signal(rustix::process::Signal::KILL);
+    until("the outsider is gone", || held.reap().is_some());
+    workload.restart_detached("image", &[]);
+    workload.wait_progress();
+    workload.finish();
+}
+
+#[test]
+fn a_pid_that_is_the_number_of_a_group() {
+    outlived("group");
+}
+
+#[test]
+fn a_pid_that_is_the_number_of_a_session() {
+    outlived("session");
+}
+
+/// A pid that is taken when its turn comes, and free again when we look who has it.
+#[test]
+fn a_pid_that_was_taken_for_a_moment() {
+    let mut workload = some_workload();
+    workload.tree();
+    workload.on(workload.checkpoint("image").arg("--kill")).ok();
+    workload.wait_gone();
+    let [image, trace, out, err] =
+        ["image", "trace", "bardo.out", "bardo.err"].map(|name| workload.place().join(name));
+    let restart =
+        |gate: &str| bardo(["restart", "--quiet", "--detach"]).gate(gate).arg(&image).stdio(&out, &err).run();
+    restart(&format!("trace={}", trace.display())).ok();
+    workload.wait_progress();
+    workload.kill();
+    let calls = std::fs::read_to_string(&trace).expect("the trace");
+    // As the parent sees them; the keeper's comes first. A run of another gate makes some calls more or less before.
+    let births = calls.lines().filter(|line| line.contains("clone3(") && !line.ends_with("= 0x0"));
+    let numbers = births.take(2).map(|line| line.split(' ').next().and_then(|n| n.parse().ok()));
+    let last: usize = numbers.last().flatten().expect("the number of the first process's birth");
+    const EEXIST: i32 = 17;
+    let mut conflicts = 0;
+    for number in last.saturating_sub(8)..last + 8 {
+        let output = restart(&format!("fail={number}:{EEXIST}")).honest().nothing_left();
+        match output.status {
+            0 => workload.kill(),
+            7 => {
+                conflicts += 1;
+                output.says(&[&format!("pid {} was taken", workload.pid()), "try again"]);
+            }
+            _ => {}
+        }
+        assert!(!exists(workload.pid()), "a restart that failed left it");
+    }
+    assert_eq!(conflicts, 1, "the first process is born once");
+}
+
 #[test]
 fn a_truncated_image() {
     let mut workload = some_workload();

@@ -113,6 +113,38 @@ int main(int argc, char **argv)
         for (;;)
             progress();
     }
+    if (strcmp(what, "outlived") == 0) {
+        /* A child leads a session. Somebody lives on in it, in its group or not, who is none of this tree. */
+        pid_t leader = must(fork());
+        if (leader == 0) {
+            must(setsid());
+            if (must(fork()) == 0) {
+                pid_t outsider = must(fork());
+                if (outsider == 0) {
+                    for (;;)
+                        pause();
+                }
+                if (strcmp(argv[3], "session") == 0)
+                    must(setpgid(outsider, outsider));
+                char path[4096];
+                snprintf(path, sizeof path, "%s/outsider", workload_dir);
+                FILE *file = fopen(path, "w");
+                check(file && fprintf(file, "%d %d", getppid(), outsider) > 0 && fclose(file) == 0);
+                _exit(0);
+            }
+            must(wait(NULL));
+            progress_as("leader");
+            ready();
+        }
+        while (!finishing()) {
+            progress();
+            sleep_ms(1);
+        }
+        if (leader == 0)
+            _exit(0);
+        wait_exited(leader, 0);
+        done();
+    }
     if (strcmp(what, "dies") == 0) {
         /* After the given number of milliseconds, all of it: four processes. */
         long ms = atol(argv[3]);

@@ -4,6 +4,7 @@
 //! batch after another. Until the commit, our death ends all of them.
 
 mod adopt;
+mod birth;
 mod group;
 mod leader;
 mod thread;
@@ -224,7 +225,8 @@ impl<'a> Tree<'a> {
         let root = &self.plan.members[0];
         let clone = CloneArgs { flags: 0, exit_signal: libc::SIGCHLD as u64, set_tid: vec![root.pid] };
         let who = self.who(root);
-        let pid = self.space.seed(&self.shelf, root.slot, &clone, &who)?;
+        let seeded = self.space.seed(&self.shelf, root.slot, &clone, &who);
+        let pid = seeded.map_err(|error| self.taken_since(error, root.pid))?;
         self.pids[0] = pid;
         // Our libc registered an area for restartable sequences that is about to go.
         let running = Running::seize_for_life(pid).doing("tracing the first process", Some(&who))?;
@@ -287,15 +289,14 @@ impl<'a> Tree<'a> {
                 session_due = false;
             }
             for some in some.chunks(100) {
-                let mut batch = Batch::new();
+                let (mut batch, mut births) = (Batch::new(), Vec::with_capacity(some.len()));
                 for child in some {
                     let (flags, exit_signal) = (child.shares, child.exit_signal);
                     let clone = CloneArgs { flags, exit_signal, set_tid: vec![child.pid] };
-                    batch.clone3(&clone, self.shelf.open(child.slot));
+                    births.push((batch.clone3(&clone, self.shelf.open(child.slot)), child.pid));
                 }
-                let pid = self.pids[member.index];
-                let who = self.who(member);
-                self.run(some[0].parent_slot, pid, &mut batch, "making child processes", &who)?;
+                let at = (some[0].parent_slot, self.pids[member.index]);
+                self.bear(at, &mut batch, &births, "making child processes", &self.who(member))?;
             }
         }
         if session_due {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bardo_image::Record;
-use bardo_kernel::procfs;
+use bardo_kernel::{procfs, ptrace};
 
 use crate::error::{Error, Refusal, Result, Who};
 use crate::family::adoption::Adoption;
@@ -311,25 +311,44 @@ impl Plan {
         let mut pids: Vec<i32> = pids.collect();
         pids.sort_unstable();
         pids.dedup();
-        let taken = pids.into_iter().filter_map(|pid| {
-            let status = procfs::status::read(pid).ok()?;
-            let holder = Who { pid, name: status.name.to_string_lossy().into_owned() };
-            let zombie = status.is_dead();
-            Some(Refusal {
-                what: format!("pid {pid} is taken{}", if zombie { " by a zombie" } else { "" }),
-                who: Some(holder),
-                fd: None,
-                code: "task/pid-taken",
-                why: "processes know their own pids and each other's: they must be the same again".into(),
-                remedy: if zombie {
-                    format!("its parent ({}) has to fetch its status, or --pid-space new", status.ppid)
-                } else {
-                    "end it first (is it the original, still running?), or --pid-space new".into()
-                },
-            })
-        });
-        taken.collect()
+        // A session's number isn't looked for here: that takes a look at every process.
+        let as_group = |pid: i32| ptrace::group_is_there(pid).then(|| taken_as_number(pid)).flatten();
+        pids.into_iter().filter_map(|pid| taken(pid).or_else(|| as_group(pid))).collect()
     }
+}
+
+/// Who has this pid in our pid namespace, if somebody does.
+pub fn taken(pid: i32) -> Option<Refusal> {
+    let status = procfs::status::read(pid).ok()?;
+    let holder = Who { pid, name: status.name.to_string_lossy().into_owned() };
+    let zombie = status.is_dead();
+    Some(Refusal {
+        what: format!("pid {pid} is taken{}", if zombie { " by a zombie" } else { "" }),
+        who: Some(holder),
+        fd: None,
+        code: "task/pid-taken",
+        why: "processes know their own pids and each other's: they must be the same again".into(),
+        remedy: if zombie {
+            format!("its parent ({}) has to fetch its status, or --pid-space new", status.ppid)
+        } else {
+            "end it first (is it the original, still running?), or --pid-space new".into()
+        },
+    })
+}
+
+/// A pid that nobody has, and that is the number of others' process group or session: the kernel gives it to no process.
+pub fn taken_as_number(pid: i32) -> Option<Refusal> {
+    let mut all = procfs::processes().ok()?.into_iter().filter_map(|other| procfs::stat::read(other).ok());
+    let holder = all.find(|stat| stat.pgrp == pid || stat.session == pid)?;
+    let of = if holder.pgrp == pid { "process group" } else { "session" };
+    Some(Refusal {
+        what: format!("pid {pid} is taken: it is the number of this process's {of}"),
+        who: Some(Who { pid: holder.pid, name: holder.comm.to_string_lossy().into_owned() }),
+        fd: None,
+        code: "task/pid-taken",
+        why: "processes know their own pids and each other's: they must be the same again".into(),
+        remedy: format!("end what is left of the {of} first, or --pid-space new"),
+    })
 }
 
 fn who_of(process: &Process) -> Who {

@@ -201,6 +201,13 @@ impl Stopped {
         Ok(Running { tid: self.tid })
     }
 
+    /// As [`Stopped::resume`], which is tried once more where it fails.
+    pub fn resume_or_again(self, signal: i32) -> Result<Running> {
+        let resume = || ptrace(CONT, self.tid, 0, signal as usize, "PTRACE_CONT");
+        resume().or_else(|_| resume())?;
+        Ok(Running { tid: self.tid })
+    }
+
     /// Lets it run to the next entry or exit of a system call, and delivers the signal that it stopped for, if it stopped for
     /// one: found out from the kernel.
     pub(crate) fn resume_to_syscall_with_its_signal(self) -> Result<Running> {
@@ -579,6 +586,15 @@ pub fn kill_would(pid: i32) -> Result<()> {
         Err(e) if e.is(libc::EPERM) => Ok(()),
         other => other,
     }
+}
+
+/// Whether somebody is in the process group of this number (kill(2) with signal 0, which signals nobody). EPERM counts as yes,
+/// whatever else fails as no.
+pub fn group_is_there(group: i32) -> bool {
+    assert!(group > 1, "kill({group}) would be about more than one group");
+    // SAFETY: no memory is touched.
+    let asked = unsafe { syscall(Sysno::kill, [-(group as isize) as usize, 0, 0, 0, 0, 0]) };
+    asked.map_or_else(|e| e.is(libc::EPERM), |_| true)
 }
 
 /// A descriptor number in a target: not ours to use or close.

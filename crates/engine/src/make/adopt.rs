@@ -31,7 +31,9 @@ impl Tree<'_> {
         let mut batch = Batch::new();
         let clone = CloneArgs { flags: 0, exit_signal: 0, set_tid };
         let born = batch.clone3(&clone, self.shelf.open(*slot));
-        self.run_leader(maker, &mut batch, "making a stand-in for a dead parent")?;
+        let at = (maker.slot, self.pids[maker.index]);
+        let births: &[_] = if adoption.revives { &[(born, adoption.session)] } else { &[] };
+        self.bear(at, &mut batch, births, "making a stand-in for a dead parent", &who)?;
         let own_pid = batch.result(born).doing("making a stand-in for a dead parent", Some(&who))? as i32;
         let pid = self.seen_child(maker, own_pid)?;
 
@@ -43,12 +45,12 @@ impl Tree<'_> {
         let children: Vec<&Member> =
             adoption.children.iter().map(|child| &self.plan.members[*child]).collect();
         for some in children.chunks(100) {
-            let mut batch = Batch::new();
+            let (mut batch, mut births) = (Batch::new(), Vec::with_capacity(some.len()));
             for child in some {
                 let clone = CloneArgs { flags: 0, exit_signal: child.exit_signal, set_tid: vec![child.pid] };
-                batch.clone3(&clone, self.shelf.open(child.slot));
+                births.push((batch.clone3(&clone, self.shelf.open(child.slot)), child.pid));
             }
-            self.run(*slot, pid, &mut batch, "making the children of a dead parent", &who)?;
+            self.bear((*slot, pid), &mut batch, &births, "making the children of a dead parent", &who)?;
         }
 
         let mut batch = Batch::new();

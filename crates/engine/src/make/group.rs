@@ -25,9 +25,10 @@ impl Tree<'_> {
             let parent = &self.plan.members[stand_in.parent];
             let mut batch = Batch::new();
             let clone = CloneArgs { flags: 0, exit_signal: 0, set_tid: vec![stand_in.group] };
-            let born = batch.clone3(&clone, self.shelf.open(stand_in.slot));
-            self.run_leader(parent, &mut batch, "making a stand-in for a dead group leader")?;
-            batch.result(born).doing("making a stand-in", None)?;
+            let born = (batch.clone3(&clone, self.shelf.open(stand_in.slot)), stand_in.group);
+            let at = (parent.slot, self.pids[parent.index]);
+            let doing = "making a stand-in for a dead group leader";
+            self.bear(at, &mut batch, &[born], doing, &self.who(parent))?;
             let mut batch = Batch::new();
             batch.call(Sysno::setpgid, [zero, zero]);
             let alive = || Ok(());

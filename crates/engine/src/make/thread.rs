@@ -34,13 +34,13 @@ impl Tree<'_> {
         others.sort_by_key(|(maker, _, _)| (*maker != member.slot, *maker));
         for same in others.chunk_by(|a, b| a.0 == b.0) {
             for some in same.chunks(100) {
-                let mut batch = Batch::new();
+                let (mut batch, mut births) = (Batch::new(), Vec::with_capacity(some.len()));
                 for (_, flags, thread) in some {
                     let clone = CloneArgs { flags: *flags, exit_signal: 0, set_tid: vec![thread.tid] };
-                    batch.clone3(&clone, self.shelf.open(thread.slot));
+                    births.push((batch.clone3(&clone, self.shelf.open(thread.slot)), thread.tid));
                 }
-                let who = self.who(member);
-                self.run(some[0].0, self.pids[member.index], &mut batch, "making threads", &who)?;
+                let at = (some[0].0, self.pids[member.index]);
+                self.bear(at, &mut batch, &births, "making threads", &self.who(member))?;
             }
         }
         Ok(())
