@@ -320,12 +320,16 @@ impl Freezing {
             let pids = self.tree()?;
             let mut new = false;
             for &pid in &pids {
-                for tid in procfs::threads(pid).unwrap_or_default() {
+                let tids = match procfs::threads(pid) {
+                    Err(e) if is_gone(&e) => continue,
+                    tids => tids.doing("listing threads", Some(&self.who(pid)))?,
+                };
+                for tid in tids {
                     new |= self.ask(pid, tid)?;
                 }
             }
             self.wait_all()?;
-            if !new {
+            if !new && self.all_stand(&pids)? {
                 return Ok(pids);
             }
         }
@@ -336,6 +340,24 @@ impl Freezing {
             left: "the tree runs on, untouched; nothing was written".into(),
             remedy: Some("try again when it makes fewer processes".into()),
         }))
+    }
+
+    /// Whether of these processes each stands still or has ended. One that isn't held otherwise is about to end: it gets a moment.
+    fn all_stand(&self, pids: &[i32]) -> Result<bool> {
+        for &pid in pids {
+            let held = self.threads.range((pid, 0)..=(pid, i32::MAX)).next().is_some();
+            match status::read(pid) {
+                _ if held => {}
+                Ok(status) if status.is_dead() => {}
+                Err(e) if is_gone(&e) => {}
+                Ok(_) => {
+                    time::sleep_ns(50_000);
+                    return Ok(false);
+                }
+                Err(e) => return Err(e).doing("looking whether it has ended", Some(&self.who(pid))),
+            }
+        }
+        Ok(true)
     }
 
     /// Seizes a thread and asks it to stop. Whether it was new.
@@ -364,7 +386,8 @@ impl Freezing {
     fn why_not_ours(&self, pid: i32, tid: i32, e: Failed) -> Result<Option<Running>> {
         let status = match status::read_thread(pid, tid) {
             Ok(status) => status,
-            Err(_) => return Ok(None),
+            Err(e) if is_gone(&e) => return Ok(None),
+            Err(e) => return Err(e).doing("looking at a thread", Some(&self.who(pid))),
         };
         if status.is_dead() {
             return Ok(None);
@@ -436,7 +459,11 @@ impl Freezing {
             Ok(waited) => waited,
             // ECHILD: an exec by another thread took this one away.
             Err(e) if is_gone(&e) || e.is(libc::ECHILD) => return Ok(()),
-            Err(e) => return Err(e).doing("waiting for a thread to stop", Some(&self.who(pid))),
+            Err(e) => {
+                // It stops all the same, and is to be let go of from there.
+                self.threads.insert(key, Hold::Asked(Running::adopt(tid)));
+                return Err(e).doing("waiting for a thread to stop", Some(&self.who(pid)));
+            }
         };
         let hold = match waited {
             Waited::Still(running) => Some(Hold::Asked(running)),
@@ -521,8 +548,9 @@ impl Freezing {
                 // It stops any moment; only then can it be let go of. One that can't stop is let go by our exit.
                 Hold::Asked(running) => {
                     let mut asked = running;
+                    let tid = asked.tid();
                     loop {
-                        match asked.poll() {
+                        match asked.poll().or_else(|_| Running::adopt(tid).poll()) {
                             Ok(Waited::Still(running)) if patience.wait() => asked = running,
                             Ok(Waited::Stopped(stopped)) => {
                                 way_out::release(stopped);
@@ -621,9 +649,10 @@ fn is_gone(e: &Failed) -> bool {
     e.is(libc::ESRCH) || e.is(libc::ENOENT)
 }
 
+/// Each call once more where it fails: the thread, and its signal, would be left in a stop that only our end dissolves.
 fn ask_again(stopped: Stopped, signal: i32) -> Option<Hold> {
-    let running = stopped.resume(signal).ok()?;
-    running.interrupt().ok()?;
+    let running = stopped.resume_or_again(signal).ok()?;
+    running.interrupt().or_else(|_| running.interrupt()).ok()?;
     Some(Hold::Asked(running))
 }
 

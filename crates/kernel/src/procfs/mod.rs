@@ -66,5 +66,15 @@ pub fn descriptors(pid: i32) -> Result<Vec<i32>> {
     fs::list_numbers(path(pid, "fd"))
 }
 
+/// What a look at a process has found; none where it is gone, or closed to us. Whatever else keeps a look from being taken is
+/// no answer: what wasn't seen may be there.
+pub fn if_visible<T>(look: Result<T>) -> Result<Option<T>> {
+    match look {
+        Ok(seen) => Ok(Some(seen)),
+        Err(e) if [libc::ENOENT, libc::ESRCH, libc::EACCES, libc::EPERM].contains(&e.errno.0) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod tests;
