@@ -23,7 +23,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use bardo_image::Record;
-use bardo_kernel::{fs, pidfd, procfs};
+use bardo_kernel::{fs, pidfd};
 use serde::{Deserialize, Serialize};
 
 use super::owner;
@@ -97,13 +97,19 @@ impl Kind for External {
             libc::S_IFIFO => file.is_stdio() && goes_one_way(file, scene),
             libc::S_IFSOCK => scene.is_roots_stdio(file),
             libc::S_IFREG => {
-                file.reach != Reach::Same && scene.is_roots_stdio(file) && is_held_outside(file, scene)
+                file.reach != Reach::Same
+                    && scene.is_roots_stdio(file)
+                    // Where nobody can tell, `collect` fails.
+                    && scene.outside().map_or(true, |all| all.with_inode((file.stat.dev, file.stat.ino)).is_some())
             }
             _ => false,
         }
     }
 
     fn collect(&self, file: &Seen, scene: &Scene<'_>, out: &mut Collected) -> Result<()> {
+        if file.stat.kind() == libc::S_IFREG && !scene.is_vouched(file) {
+            scene.outside()?;
+        }
         if scene.signals_the_tree(file) {
             owner::refuse(file, scene, "what it is connected to at the restart is another file", out);
             return Ok(());
@@ -158,20 +164,6 @@ fn goes_one_way(file: &Seen, scene: &Scene<'_>) -> bool {
     let mut all = scene.files.iter().filter(|other| scene.object(other) == object);
     file.reads() != file.writes()
         && all.all(|other| (other.reads(), other.writes()) == (file.reads(), file.writes()))
-}
-
-/// Whether a process outside the tree has this file open, as far as we may see.
-fn is_held_outside(file: &Seen, scene: &Scene<'_>) -> bool {
-    let tree: BTreeSet<i32> = scene.subjects.iter().map(|s| s.pid()).collect();
-    let own = std::process::id() as i32;
-    procfs::processes().unwrap_or_default().into_iter().filter(|pid| *pid != own && !tree.contains(pid)).any(
-        |pid| {
-            procfs::descriptors(pid).unwrap_or_default().into_iter().any(|fd| {
-                fs::stat(procfs::path(pid, &format!("fd/{fd}")))
-                    .is_ok_and(|stat| (stat.dev, stat.ino) == (file.stat.dev, file.stat.ino))
-            })
-        },
-    )
 }
 
 /// What the outside connects to, as the user gave it.

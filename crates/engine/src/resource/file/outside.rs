@@ -1,7 +1,8 @@
 //! What processes outside the tree have open of what the tree has: pipes, FIFOs, and open files without a path.
 //!
 //! `/proc` is looked through once, and only where the tree has something of that sort. Other users' processes may be closed to
-//! us, and any may end while we look: what can't be seen is taken for nothing.
+//! us, and any may end while we look: what can't be seen of those is taken for nothing. Where a look fails for another reason,
+//! so does the checkpoint: what wasn't seen may be there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::ffi::OsStrExt;
@@ -10,6 +11,7 @@ use bardo_kernel::kcmp::{self, What};
 use bardo_kernel::procfs::descriptors::Descriptors;
 use bardo_kernel::{Failed, fs, procfs};
 
+use super::path::Reach;
 use super::scene::{Scene, Seen, unite};
 use crate::error::{Doing, Result, Who};
 
@@ -34,26 +36,40 @@ impl Foreign {
 #[derive(Debug, Default)]
 pub struct Outside {
     links: BTreeMap<Vec<u8>, Vec<Foreign>>,
-    /// FIFOs, by device and inode.
+    /// FIFOs, and files that are no longer where their names lead, by device and inode.
     inodes: BTreeMap<(u64, u64), Foreign>,
     /// The open files without a path that are held outside too, by id.
     held: BTreeMap<u64, Foreign>,
 }
 
-/// The FIFO that a descriptor leads to, if it does.
-fn fifo(pid: i32, fd: i32) -> Option<(u64, u64)> {
-    let stat = fs::stat(procfs::path(pid, &format!("fd/{fd}"))).ok()?;
-    (stat.kind() == libc::S_IFIFO).then_some((stat.dev, stat.ino))
+/// The inode that a descriptor leads to. A file system that doesn't answer says so every time, and is none of ours.
+fn inode(pid: i32, fd: i32) -> Option<(u64, u64)> {
+    let look = || fs::stat(procfs::path(pid, &format!("fd/{fd}")));
+    look().or_else(|_| look()).ok().map(|stat| (stat.dev, stat.ino))
 }
 
 /// A process other than ours that has a FIFO open, as far as we may see.
-pub(super) fn who_has(key: (u64, u64)) -> Option<Foreign> {
+///
+/// # Errors
+/// Where that can't be looked for.
+pub(super) fn who_has(key: (u64, u64)) -> bardo_kernel::Result<Option<Foreign>> {
     let own = std::process::id() as i32;
-    let others = procfs::processes().unwrap_or_default().into_iter().filter(|pid| *pid != own);
-    let mut all = others.flat_map(|pid| {
-        procfs::descriptors(pid).unwrap_or_default().into_iter().map(move |fd| Foreign { pid, fd })
-    });
-    all.find(|one| fifo(one.pid, one.fd) == Some(key))
+    for pid in procfs::processes()?.into_iter().filter(|pid| *pid != own) {
+        let all = procfs::if_visible(procfs::descriptors(pid))?.unwrap_or_default();
+        if let Some(fd) = all.into_iter().find(|fd| inode(pid, *fd) == Some(key)) {
+            return Ok(Some(Foreign { pid, fd }));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether it matters who else has this very inode: a FIFO, or a file of the root's stdio that its name doesn't lead to.
+fn matters_by_inode(file: &Seen, scene: &Scene<'_>) -> bool {
+    match file.stat.kind() {
+        libc::S_IFIFO => !file.is_pipe(),
+        libc::S_IFREG => file.reach != Reach::Same && scene.is_roots_stdio(file),
+        _ => false,
+    }
 }
 
 /// Whether the kernel gave it this name because it has no path.
@@ -65,34 +81,38 @@ impl Outside {
     /// Looks at all other processes.
     ///
     /// # Errors
-    /// Where the tree's own open files can't be compared.
+    /// Where the other processes can't be looked at, or the tree's own open files can't be compared.
     pub fn look(scene: &Scene<'_>) -> Result<Outside> {
         let wanted = |link: &[u8]| link.starts_with(b"pipe:[") || is_nameless(link);
         let ours: BTreeSet<&[u8]> =
             scene.files.iter().map(|file| file.link.as_os_str().as_bytes()).filter(|l| wanted(l)).collect();
         let mut outside = Outside::default();
-        let fifos: BTreeSet<(u64, u64)> = scene
+        let inodes: BTreeSet<(u64, u64)> = scene
             .files
             .iter()
-            .filter(|file| file.stat.kind() == libc::S_IFIFO && !file.is_pipe())
+            .filter(|file| matters_by_inode(file, scene))
             .map(|file| (file.stat.dev, file.stat.ino))
             .collect();
-        if ours.is_empty() && fifos.is_empty() {
+        if ours.is_empty() && inodes.is_empty() {
             return Ok(outside);
         }
         let tree: BTreeSet<i32> = scene.subjects.iter().map(|s| s.pid()).collect();
         let own = std::process::id() as i32;
-        for pid in procfs::processes().unwrap_or_default() {
+        let looking = "looking at what other processes have open";
+        for pid in procfs::processes().doing("listing all processes", None)? {
             if pid == own || tree.contains(&pid) {
                 continue;
             }
-            let Ok(table) = Descriptors::open(pid) else { continue };
-            for fd in procfs::descriptors(pid).unwrap_or_default() {
-                let Ok(link) = table.link(fd) else { continue };
-                if !fifos.is_empty()
+            let table = procfs::if_visible(Descriptors::open(pid)).doing(looking, None)?;
+            let Some(table) = table else { continue };
+            let all = procfs::if_visible(procfs::descriptors(pid)).doing(looking, None)?;
+            for fd in all.unwrap_or_default() {
+                let link = procfs::if_visible(table.link(fd)).doing(looking, None)?;
+                let Some(link) = link else { continue };
+                if !inodes.is_empty()
                     && link.is_absolute()
-                    && let Some(key) = fifo(pid, fd)
-                    && fifos.contains(&key)
+                    && let Some(key) = inode(pid, fd)
+                    && inodes.contains(&key)
                 {
                     outside.inodes.entry(key).or_insert(Foreign { pid, fd });
                 }
@@ -111,7 +131,7 @@ impl Outside {
         self.links.get(link).and_then(|all| all.first()).copied()
     }
 
-    /// Who else has this FIFO open.
+    /// Who else has this inode open, of those that it matters of.
     pub fn with_inode(&self, key: (u64, u64)) -> Option<Foreign> {
         self.inodes.get(&key).copied()
     }

@@ -435,7 +435,17 @@ fn check_fifo(place: &Place) -> Option<Hindrance> {
         Ok(now) => now,
         Err(hindrance) => return Some(hindrance),
     };
-    let holder = outside::who_has((now.dev, now.ino))?;
+    let holder = match outside::who_has((now.dev, now.ino)) {
+        Ok(holder) => holder?,
+        Err(failed) => {
+            return Some(Hindrance {
+                code: "pipe/taken",
+                what: format!("FIFO {}", place.show()),
+                why: format!("nobody can tell whether a process here has it open: {failed}"),
+                remedy: "try again".into(),
+            });
+        }
+    };
     Some(Hindrance {
         code: "pipe/taken",
         what: format!("FIFO {}", place.show()),

@@ -280,11 +280,13 @@ impl Shared {
             if inside.contains(&pid) {
                 continue;
             }
-            let mut found: BTreeSet<Key> =
-                mapped_by(pid).into_iter().filter(|k| wanted.contains_key(k)).collect();
+            let looking = "looking at what other processes share";
+            let mapped = mapped_by(pid).doing(looking, None)?;
+            let mut found: BTreeSet<Key> = mapped.into_iter().filter(|k| wanted.contains_key(k)).collect();
             let mapped = found.len();
             if open_too {
-                found.extend(opened_by(pid).into_iter().filter(|k| wanted.contains_key(k)));
+                let opened = opened_by(pid).doing(looking, None)?;
+                found.extend(opened.into_iter().filter(|k| wanted.contains_key(k)));
             }
             if found.is_empty() {
                 continue;
@@ -355,29 +357,31 @@ impl Shared {
 }
 
 /// The inodes without a name that a process maps; none where we may not look, or it is gone.
-fn mapped_by(pid: i32) -> Vec<Key> {
+fn mapped_by(pid: i32) -> bardo_kernel::Result<Vec<Key>> {
     const DELETED: &[u8] = b" (deleted)";
-    let Ok(text) = fs::read_all(procfs::path(pid, "maps")) else { return Vec::new() };
+    let text = procfs::if_visible(fs::read_all(procfs::path(pid, "maps")))?.unwrap_or_default();
     // Most have none, so the text is looked at first.
     if !text.windows(DELETED.len()).any(|w| w == DELETED) {
-        return Vec::new();
+        return Ok(Vec::new());
     }
-    let areas = maps::parse(&text).unwrap_or_default();
-    areas.iter().filter(|area| area.deleted).map(|area| (area.dev(), area.inode)).collect()
+    let areas = maps::parse(&text)?;
+    Ok(areas.iter().filter(|area| area.deleted).map(|area| (area.dev(), area.inode)).collect())
 }
 
-/// The inodes without a name that a process has open.
-fn opened_by(pid: i32) -> Vec<Key> {
+/// The inodes without a name that a process has open; none where we may not look, or it is gone.
+fn opened_by(pid: i32) -> bardo_kernel::Result<Vec<Key>> {
     let mut keys = Vec::new();
-    for fd in procfs::descriptors(pid).unwrap_or_default() {
+    for fd in procfs::if_visible(procfs::descriptors(pid))?.unwrap_or_default() {
         let path = procfs::path(pid, &format!("fd/{fd}"));
-        if fs::read_link(&path).is_ok_and(|link| link.as_os_str().as_bytes().ends_with(b" (deleted)"))
-            && let Ok(stat) = fs::stat(&path)
+        let link = procfs::if_visible(fs::read_link(&path))?;
+        if link.is_some_and(|link| link.as_os_str().as_bytes().ends_with(b" (deleted)"))
+            // A file system that doesn't answer says so every time, and is none of ours.
+            && let Ok(stat) = fs::stat(&path).or_else(|_| fs::stat(&path))
         {
             keys.push((stat.dev, stat.ino));
         }
     }
-    keys
+    Ok(keys)
 }
 
 impl Object {

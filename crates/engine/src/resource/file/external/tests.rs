@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use bardo_kernel::{pipe, tty};
+use bardo_kernel::{pipe, procfs, tty};
 
 use super::*;
 use crate::resource::file::rig::{Dir, Revived, Sleeper, accepted, codes, is_alone, look, through_an_image};
