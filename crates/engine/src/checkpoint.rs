@@ -155,6 +155,7 @@ pub fn checkpoint(request: Request, watch: &dyn Watch) -> Result<Report> {
     report.image_bytes = sealed.bytes;
     report.total_us = time::monotonic_ns().saturating_sub(begun_ns) / 1000;
     report.externals = survey.files.externals().to_vec();
+    report.externals.extend(survey.sysv.externals());
     report.cleaned.extend(survey.cleaned);
     Ok(report)
 }
@@ -243,6 +244,7 @@ fn write_records(survey: &Survey, image: &mut Writer<Output>) -> std::io::Result
         image.record("task/thread", thread.tid as u64, thread)?;
     }
     survey.files.write(image)?;
+    survey.sysv.write(image)?;
     survey.shared.write(image)?;
     for (_, space) in &survey.spaces {
         space.write(image)?;

@@ -10,6 +10,7 @@ use crate::family::adoption::Adoption;
 use crate::family::{self, Birth, Births, Group};
 use crate::resource::file::FilesImage;
 use crate::resource::memory::MemoryImage;
+use crate::resource::shared::SysvImage;
 use crate::resource::task::clock::{self, Clocks};
 use crate::resource::task::process::Process;
 use crate::resource::task::thread::Thread;
@@ -98,6 +99,8 @@ pub struct Plan {
     pub files: FilesImage,
     /// Memory.
     pub memory: MemoryImage,
+    /// IPC objects that must be there.
+    pub sysv: SysvImage,
     slots: usize,
 }
 
@@ -116,7 +119,7 @@ impl Plan {
                 }
             }
             kind => {
-                if !self.files.take(record)? && !self.memory.take(record)? {
+                if !self.files.take(record)? && !self.memory.take(record)? && !self.sysv.take(record)? {
                     return Err(Error::Unfit(vec![Refusal {
                         who: None,
                         fd: None,

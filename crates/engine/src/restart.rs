@@ -187,6 +187,7 @@ fn check(plan: &Plan, memory: &MemoryImage, space: &Space, request: &Request) ->
     unfit.extend(space.check(plan)?);
     unfit.extend(seccomp::check(&plan.threads)?);
     unfit.extend(memory.check(request.files)?);
+    unfit.extend(plan.sysv.check()?);
     if !unfit.is_empty() {
         unfit.sort();
         unfit.dedup();

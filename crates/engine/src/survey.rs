@@ -15,6 +15,7 @@ use crate::family::sharing::Sharing;
 use crate::freeze::{Frozen, Process as FrozenProcess};
 use crate::resource::file::{self, Files};
 use crate::resource::memory::{self, Commons, Relative, Shared, Space};
+use crate::resource::shared::{SysvObjects, sysv};
 use crate::resource::task::clock::{Ahead, Clocks, TimeNamespace};
 use crate::resource::task::own_directory;
 use crate::resource::task::posix_timer;
@@ -42,6 +43,8 @@ pub struct Survey {
     pub files: Files,
     /// What their clocks show: later than any of them has seen, and than what remains of any timer.
     pub clocks: Clocks,
+    /// What of the kernel's IPC objects stays where it is.
+    pub sysv: SysvObjects,
     /// What was found of an earlier bardo that died, and put right.
     pub cleaned: Vec<String>,
 }
@@ -126,6 +129,7 @@ pub fn look(frozen: &mut Frozen, externals: &[String], watch: &dyn Watch) -> Res
     let subjects: Vec<&Subject> = frozen.processes.iter().map(|p| &p.subject).collect();
     let files = file::survey(&subjects, externals, &mut shared, &mut refusals)?;
     shared.complete(&subjects, &mut refusals)?;
+    let sysv = sysv::survey(frozen, shared.attached(), externals, &mut refusals)?;
     let births = family::plan(&processes).unwrap_or_else(|hindrances| {
         for hindrance in hindrances {
             refusals.push(frozen.processes[hindrance.process].subject.refusal(
@@ -147,7 +151,7 @@ pub fn look(frozen: &mut Frozen, externals: &[String], watch: &dyn Watch) -> Res
     let door = frozen.door();
     let clocks = Ahead::of_process(door).and_then(|ahead| Clocks::take(door, ahead));
     let clocks = clocks.doing("reading the tree's clocks", Some(&subjects[0].who))?;
-    Ok(Survey { processes, threads, spaces, shared, commons, files, clocks, cleaned })
+    Ok(Survey { processes, threads, spaces, shared, commons, files, clocks, sysv, cleaned })
 }
 
 /// Finds what the processes have in common copy-on-write.

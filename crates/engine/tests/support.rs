@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use bardo_engine::resource::{file, memory, task};
+use bardo_engine::resource::{file, memory, shared, task};
 use bardo_engine::support::Support;
 
 const HEAD: &str = "\
@@ -22,8 +22,12 @@ the right to trace the tree (ptrace(2)).
 type Lines = fn() -> Vec<Support>;
 
 /// The families, and what each says it can do.
-const FAMILIES: [(&str, Lines); 3] =
-    [("Processes and threads", task::support), ("Memory", memory::support), ("Files", file::support)];
+const FAMILIES: [(&str, Lines); 4] = [
+    ("Processes and threads", task::support),
+    ("Memory", memory::support),
+    ("Files", file::support),
+    ("Shared by name", shared::support),
+];
 
 fn cell(text: &str) -> String {
     text.replace('|', "\\|")

@@ -35,6 +35,7 @@ pub mod signalfd;
 pub mod socket;
 pub mod statfs;
 pub mod stub;
+pub mod sysv;
 pub mod time;
 pub mod timerfd;
 pub mod tty;

@@ -30,6 +30,7 @@ pub mod smaps;
 pub mod stat;
 pub mod status;
 pub mod syscall;
+pub mod sysvipc;
 mod text;
 pub mod timens_offsets;
 pub mod timers;

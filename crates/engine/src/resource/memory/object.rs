@@ -124,6 +124,8 @@ pub struct Shared {
     /// The device of the kernel's own tmpfs.
     dev: u64,
     objects: BTreeMap<Key, Object>,
+    /// System V segments that processes have attached, by their ids.
+    attached: BTreeSet<u64>,
     pub(super) files: Known,
     pub(super) here: Here,
 }
@@ -147,7 +149,13 @@ impl Shared {
         let doing = "looking for the kernel's tmpfs";
         let probe = mmap::memfd_create("bardo", memfd::CLOEXEC).doing(doing, None)?;
         let dev = fs::fstat(probe.as_fd()).doing(doing, None)?.dev;
-        Ok(Shared { dev, objects: BTreeMap::new(), files: Known::default(), here: Here::look()? })
+        Ok(Shared {
+            dev,
+            objects: BTreeMap::new(),
+            attached: BTreeSet::new(),
+            files: Known::default(),
+            here: Here::look()?,
+        })
     }
 
     /// What an area is, if it is of a file of the kernel's own tmpfs.
@@ -163,6 +171,16 @@ impl Shared {
             _ if path.starts_with(b"/SYSV") => Unnamed::SysV,
             _ => Unnamed::Other,
         })
+    }
+
+    /// Notes that a process has attached a System V segment.
+    pub(super) fn note_attached(&mut self, id: u64) {
+        self.attached.insert(id);
+    }
+
+    /// The ids of System V segments that processes have attached.
+    pub fn attached(&self) -> &BTreeSet<u64> {
+        &self.attached
     }
 
     /// Whether this is the device of the kernel's own tmpfs, where memfds are.

@@ -354,12 +354,11 @@ fn classify(
                 let inode = cx.note(subject, area, (area.dev(), area.inode), what);
                 kept(Backing::Inode { inode, offset: area.offset, writable }, own)
             }
-            Unnamed::SysV => Err(obstacle(
-                "memory/sysv",
-                format!("SysV shared memory with the id {}", area.inode),
-                SHARED,
-                LATER,
-            )),
+            Unnamed::SysV => {
+                cx.note_attached(area.inode);
+                let what = format!("SysV shared memory with the id {}", area.inode);
+                Err(obstacle("memory/sysv", what, SHARED, LATER))
+            }
             Unnamed::Anonymous | Unnamed::Other => Err(obstacle(
                 "memory/unnamed-file",
                 format!("a mapping of {}, a file of the kernel's own", area.path.display()),
