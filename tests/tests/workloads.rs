@@ -133,6 +133,7 @@ workloads! {
     gone: "file/gone",
         may differ "* cwd" because "another directory has its name by now",
         may differ "* fdinfo 6 pos" because "ext4 knows no offset in a directory without a name";
+    flags: "file/flags";
     fifo: "file/fifo",
         may differ "* fd 8" because "a FIFO without a name is a pipe now",
         may differ "* fdinfo 8 mnt_id" because "as above",
@@ -141,6 +142,7 @@ workloads! {
     pipe: "file/pipe";
     regular: "file/regular";
     shared: "file/shared";
+    spliced: "file/spliced";
     tables: "file/tables";
 
     busy: "loop/busy";

@@ -11,7 +11,7 @@
 //! has them, data, whether its readiness was reported before, and the process that makes it, where only one can.
 //!
 //! **Taken how**: the `tfd` lines of fdinfo. Which open file an entry belongs to is asked by kcmp(2), KCMP_EPOLL_TFD: the one
-//! that its number leads to in a process that has the epoll, else any of the tree. Nothing shows the queue, but poll(2) says
+//! that its number leads to in a process that has the epoll, else any of the tree, of those with its inode. Nothing shows the queue, but poll(2) says
 //! whether it is empty: then all readiness that lasts was reported.
 //!
 //! **Put back how**: once all else is open, in a thread with a table of its own, where every number is free. First what was
@@ -200,19 +200,20 @@ fn must_not_be_polled(file: &Seen) -> bool {
     nameless::is(file, signalfd::LINK) || matches!(file.stat.kind(), libc::S_IFREG | libc::S_IFDIR)
 }
 
-/// A `tfd` line: `5 events: 80000019 data: 123456789abc  pos:0 ino:40e sdev:10`.
-fn parse(line: &str) -> Option<(i32, u32, u64)> {
+/// A `tfd` line: `5 events: 80000019 data: 123456789abc  pos:0 ino:40e sdev:10`: number, events, data, and the inode's number.
+fn parse(line: &str) -> Option<(i32, u32, u64, u64)> {
     let mut words = line.split_whitespace();
     let fd = words.next()?.parse().ok()?;
     let mut hex = |key: &str| match words.next()? {
         word if word == key => u64::from_str_radix(words.next()?, 16).ok(),
         _ => None,
     };
-    let events = u32::try_from(hex("events:")?).ok()?;
-    Some((fd, events, hex("data:")?))
+    let (events, data) = (u32::try_from(hex("events:")?).ok()?, hex("data:")?);
+    let ino = words.find_map(|word| word.strip_prefix("ino:"))?;
+    Some((fd, events, data, u64::from_str_radix(ino, 16).ok()?))
 }
 
-fn lines(told: &[(String, String)]) -> bardo_kernel::Result<Vec<(i32, u32, u64)>> {
+fn lines(told: &[(String, String)]) -> bardo_kernel::Result<Vec<(i32, u32, u64, u64)>> {
     let lines = told
         .iter()
         .filter(|(key, _)| key == "tfd")
@@ -222,14 +223,16 @@ fn lines(told: &[(String, String)]) -> bardo_kernel::Result<Vec<(i32, u32, u64)>
 
 /// The entries, if all of them can be kept; else what can't was refused.
 fn entries(file: &Seen, scene: &Scene<'_>, out: &mut Collected) -> Result<Option<Vec<Watched>>> {
-    let lines = lines(&file.told).doing("looking at an epoll", Some(scene.who(file)))?;
+    let mut lines = lines(&file.told).doing("looking at an epoll", Some(scene.who(file)))?;
+    // Several with one number stand in the order in which they are counted.
+    lines.sort_by_key(|(fd, ..)| *fd);
     let mut entries = Vec::with_capacity(lines.len());
-    let mut seen: BTreeMap<i32, u32> = BTreeMap::new();
-    let mut lost = Vec::new();
-    for (fd, events, data) in lines {
-        // Several with one number stand in the order in which they are counted.
-        let nth = seen.entry(fd).or_insert(0);
-        match target(file, fd, *nth, scene)? {
+    let mut targets = Targets { file, scene, classes: None };
+    let (mut last, mut nth) = (-1, 0);
+    for (fd, events, data, ino) in lines {
+        nth = if fd == last { nth + 1 } else { 0 };
+        last = fd;
+        match targets.find(fd, nth, ino)? {
             Some(id) => match who_adds(file, id, fd, scene) {
                 Ok(by) => entries.push(Watched { fd, file: id, events, data, reported: false, by }),
                 Err(why) => {
@@ -238,21 +241,19 @@ fn entries(file: &Seen, scene: &Scene<'_>, out: &mut Collected) -> Result<Option
                     return Ok(None);
                 }
             },
-            None => lost.push(fd),
+            None => {
+                out.refuse(
+                    scene,
+                    file,
+                    NAME,
+                    format!("epoll that watches what was descriptor {fd}"),
+                    "no process of the tree has that file open any more; somebody outside has, or it is on its way through a \
+                     socket",
+                    "have the program take it out of its epoll (EPOLL_CTL_DEL) before it closes it",
+                );
+                return Ok(None);
+            }
         }
-        *nth += 1;
-    }
-    if let Some(fd) = lost.first() {
-        let and_more = if lost.len() > 1 { format!(", and {} more", lost.len() - 1) } else { String::new() };
-        out.refuse(
-            scene,
-            file,
-            NAME,
-            format!("epoll that watches what was descriptor {fd}{and_more}"),
-            "no process of the tree has that file open any more; somebody outside has, or it is on its way through a socket",
-            "have the program take it out of its epoll (EPOLL_CTL_DEL) before it closes it",
-        );
-        return Ok(None);
     }
     Ok(Some(entries))
 }
@@ -283,40 +284,102 @@ fn who_adds(
     Ok(Some(scene.subjects[can.subject].own_pid))
 }
 
-/// Which open file of the tree an entry belongs to.
-fn target(file: &Seen, number: i32, nth: u32, scene: &Scene<'_>) -> Result<Option<u64>> {
-    let at = file.holders[0];
-    let epoll_pid = scene.subjects[at.subject].door;
-    let compare = |holder: Holder| {
-        let pid = scene.subjects[holder.subject].door;
+/// Which open files of the tree the entries of an epoll belong to.
+///
+/// For each question the kernel goes through the epoll's entries one by one up to the one that is meant, so each one less
+/// matters: of one inode's open files, which are often moved together, the one after the last that was found is asked for first.
+struct Targets<'a, 's> {
+    file: &'a Seen,
+    scene: &'a Scene<'s>,
+    /// By the inode's number; put together when it is first asked for.
+    classes: Option<BTreeMap<u64, Class>>,
+}
+
+/// The open files of inodes with one number, by their positions.
+#[derive(Default)]
+struct Class {
+    /// In order.
+    all: Vec<usize>,
+    /// As kcmp(2) orders them.
+    sorted: Vec<usize>,
+    /// Where in `all` the one is that may come next.
+    next: usize,
+}
+
+fn classes(scene: &Scene<'_>) -> Result<BTreeMap<u64, Class>> {
+    let mut classes: BTreeMap<u64, Class> = BTreeMap::new();
+    for (at, file) in scene.files.iter().enumerate() {
+        classes.entry(file.stat.ino).or_default().all.push(at);
+    }
+    for at in scene.in_kernel_order()? {
+        classes.entry(scene.files[*at].stat.ino).or_default().sorted.push(*at);
+    }
+    Ok(classes)
+}
+
+impl Targets<'_, '_> {
+    /// How the open file of a descriptor stands to that of an entry, in the kernel's order.
+    fn compare(&self, holder: Holder, number: i32, nth: u32) -> Result<std::cmp::Ordering> {
+        let at = self.file.holders[0];
+        let epoll_pid = self.scene.subjects[at.subject].door;
+        let pid = self.scene.subjects[holder.subject].door;
         let what = What::EpollTarget { fd1: holder.fd, epoll: at.fd, target: number, nth };
         kcmp::compare(pid, epoll_pid, what)
             .and_then(|order| {
                 let unordered = || Failed::unexpected("kcmp: no order among open files");
                 order.ordering().ok_or_else(unordered)
             })
-            .doing("looking at what an epoll watches", Some(scene.who(file)))
-    };
-    for holder in &file.holders {
-        let there = Holder { subject: holder.subject, fd: number };
-        if let Some(id) = scene.file_of(there)
-            && compare(there)?.is_eq()
+            .doing("looking at what an epoll watches", Some(self.scene.who(self.file)))
+    }
+
+    fn find(&mut self, number: i32, nth: u32, ino: u64) -> Result<Option<u64>> {
+        let scene = self.scene;
+        for holder in &self.file.holders {
+            let there = Holder { subject: holder.subject, fd: number };
+            if let Some(id) = scene.file_of(there)
+                && scene.files[id as usize - 1].stat.ino == ino
+                && self.compare(there, number, nth)?.is_eq()
+            {
+                return Ok(Some(id));
+            }
+        }
+        let mut classes = match self.classes.take() {
+            Some(classes) => classes,
+            None => classes(scene)?,
+        };
+        let class = classes.entry(ino).or_default();
+        let mut found = None;
+        if let Some(next) = class.all.get(class.next)
+            && self.compare(scene.files[*next].holders[0], number, nth)?.is_eq()
         {
-            return Ok(Some(id));
+            found = Some(*next);
         }
-    }
-    let sorted = scene.in_kernel_order()?;
-    let (mut low, mut high) = (0, sorted.len());
-    while low < high {
-        let middle = (low + high) / 2;
-        let candidate = &scene.files[sorted[middle]];
-        match compare(candidate.holders[0])? {
-            std::cmp::Ordering::Less => low = middle + 1,
-            std::cmp::Ordering::Greater => high = middle,
-            std::cmp::Ordering::Equal => return Ok(Some(candidate.id)),
+        if found.is_none() {
+            found = self.search(&class.sorted, number, nth)?;
         }
+        if let Some(found) = found {
+            class.next = class.all.partition_point(|at| *at <= found);
+        }
+        self.classes = Some(classes);
+        if found.is_none() {
+            // Where several file systems make up one, stat(2) tells of other numbers.
+            found = self.search(scene.in_kernel_order()?, number, nth)?;
+        }
+        Ok(found.map(|found| scene.files[found].id))
     }
-    Ok(None)
+
+    fn search(&self, sorted: &[usize], number: i32, nth: u32) -> Result<Option<usize>> {
+        let (mut low, mut high) = (0, sorted.len());
+        while low < high {
+            let middle = (low + high) / 2;
+            match self.compare(self.scene.files[sorted[middle]].holders[0], number, nth)? {
+                std::cmp::Ordering::Less => low = middle + 1,
+                std::cmp::Ordering::Greater => high = middle,
+                std::cmp::Ordering::Equal => return Ok(Some(sorted[middle])),
+            }
+        }
+        Ok(None)
+    }
 }
 
 /// Refuses an epoll with entries that have fired and couldn't be made to fire again: whether there are such.
@@ -505,7 +568,9 @@ fn verify(watch: BorrowedFd<'_>, entries: &[Watched]) -> Result<()> {
         let info = fdinfo::read(std::process::id() as i32, watch.as_raw_fd())?;
         lines(&info.other)
     };
-    let mut now = read().doing("looking at an epoll", None)?;
+    let now = read().doing("looking at an epoll", None)?;
+    let mut now: Vec<(i32, u32, u64)> =
+        now.into_iter().map(|(fd, events, data, _)| (fd, events, data)).collect();
     let made = entries.iter().filter(|entry| entry.by.is_none());
     let mut wanted: Vec<(i32, u32, u64)> = made.map(|e| (e.fd, e.events, e.data)).collect();
     now.sort_unstable();
@@ -552,11 +617,12 @@ mod tests {
     #[test]
     fn lines_are_read_and_nonsense_is_refused() {
         let line = "77 events: c0000000 data: ffffffffffffffff  pos:0 ino:40e sdev:10";
-        assert_eq!(parse(line), Some((77, 0xc000_0000, u64::MAX)));
+        assert_eq!(parse(line), Some((77, 0xc000_0000, u64::MAX, 0x40e)));
         for wrong in [
             "",
             "7",
             "7 events: 1",
+            "7 events: 1 data: 1",
             "7 data: 1 events: 1",
             "x events: 1 data: 1",
             "7 events: 1ffffffff data: 1",
