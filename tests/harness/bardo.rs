@@ -50,7 +50,7 @@ pub fn program() -> PathBuf {
     }
     let started = File::create(profile.join("bardo.build-started")).expect("a file beside the programs");
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(workspace).args(["build", "--quiet", "--package", "bardo", "--bin", "bardo"]);
+    cargo.current_dir(workspace).args(["build", "--quiet", "--workspace", "--all-targets"]);
     cargo.arg("--target-dir").arg(profile.parent().expect("target/"));
     if profile.ends_with("release") {
         cargo.arg("--release");
