@@ -92,7 +92,8 @@ pub fn visit(
         || policy::may_have_any(subject.door).doing("looking for NUMA policies", Some(&who))?;
     let mut policies = PoliciesAsked::default();
     if has_policies {
-        policies = PoliciesAsked::ask(&areas, AREA_LEN / 2);
+        // A batch may have a little less than half of the visit's memory.
+        policies = PoliciesAsked::ask(&areas, AREA_LEN / 4);
     }
     let batches = std::iter::once(&batch)
         .chain(timers_like_those.batches().map(|batch| &*batch))
