@@ -223,8 +223,10 @@ fn an_ordinary_user_checkpoints_and_restarts_their_own() {
     command.program(&programs).through(as_user).run().ok();
     workload.wait_gone();
     workload.reset_progress();
-    let command = bardo(["restart", "--quiet"]).arg(workload.place().join("image"));
-    let command = command.program(&programs).through(as_user);
+    // Hard limits are only lowered; that they are lower is said once for all processes.
+    let limited = format!("ulimit -n 200; {as_user}");
+    let command = bardo(["restart"]).arg(workload.place().join("image"));
+    let command = command.program(&programs).through(&limited);
     let started =
         command.stdio(&workload.place().join("bardo.out"), &workload.place().join("bardo.err")).start();
     until("the restarted tree shows progress", || {
@@ -234,4 +236,6 @@ fn an_ordinary_user_checkpoints_and_restarts_their_own() {
     File::create(workload.place().join("finish")).expect("the finish file");
     assert_eq!(started.end().nothing_left().status, 0);
     assert_eq!(workload.place().read("verdict"), "ok\n");
+    let said = workload.place().read("bardo.err");
+    assert_eq!(said.matches("the hard limit of Max open files is 200 and was").count(), 1, "{said}");
 }

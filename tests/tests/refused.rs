@@ -69,6 +69,8 @@ refusals! {
     pty: "pty", ["ptmx"];
     timer_on_time_of_outside: "posix-timer-outside", ["timer 0 counts the CPU time"];
     timer_on_time_of_unknown_thread: "posix-timer-thread", ["timer 0 is on the CPU time", "isn't set"];
+    segments: "segments", ["a table of segments of its own"];
+    core_scheduling: "core-cookie", ["PR_SCHED_CORE"];
     lease: "lease", ["lease"];
     system_v_memory: "shm", ["SysV"];
     aio_ring: "aio", ["AIO"];

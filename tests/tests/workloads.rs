@@ -68,11 +68,13 @@ workloads! {
     registers: "task/registers";
     robust: "task/robust";
     rseq: "task/rseq";
+    rules: "task/rules";
     seccomp: "task/seccomp";
     shared_memory: "task/shared_memory";
     sharing: "task/sharing";
     signals: "task/signals";
     stopped: "task/stopped";
+    thread_attributes: "task/thread_attributes";
     threads: "task/threads";
     timeouts: "task/timeouts";
     timers: "task/timers",

@@ -231,6 +231,15 @@ int main(int argc, char **argv)
         have(timer_create(CLOCK_THREAD_CPUTIME_ID, &event, &timer));
         must_pthread(pthread_create(&thread, NULL, sleep_for_ever, NULL));
     }
+    is("segments") {
+        /* struct user_desc {entry_number, base_addr, limit, bits}: 32-bit code and data */
+        unsigned descriptor[4] = { 0, 0, 0xfffff, 1 | 1 << 4 };
+        have(syscall(SYS_modify_ldt, 1, descriptor, sizeof descriptor));
+    }
+    is("core-cookie") {
+        /* PR_SCHED_CORE, PR_SCHED_CORE_CREATE, of this thread */
+        have(prctl(62, 1, 0, 0, 0));
+    }
     is("lease") {
         int fd = have(open(data_path("leased"), O_RDONLY | O_CREAT, 0600));
         have(fcntl(fd, F_SETLEASE, F_RDLCK));

@@ -228,8 +228,15 @@ mod tests {
         let mut ready = [0];
         child.stdout.as_mut().expect("its output").read_exact(&mut ready).expect("it is ready");
         let pid = child.id() as i32;
-        let tree =
-            Restarted { root: pid, wait_for: pid, processes: 1, threads: 1, page_bytes: 0, total_us: 0 };
+        let tree = Restarted {
+            root: pid,
+            wait_for: pid,
+            processes: 1,
+            threads: 1,
+            page_bytes: 0,
+            lessened: Vec::new(),
+            total_us: 0,
+        };
         (child, tree)
     }
 

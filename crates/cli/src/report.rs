@@ -173,23 +173,25 @@ impl<'a> CheckpointReport<'a> {
 
 /// What a restart did.
 #[derive(Debug, Serialize)]
-pub struct RestartReport {
+pub struct RestartReport<'a> {
     pid: i32,
     wait_for: i32,
     processes: u64,
     threads: u64,
     page_bytes: u64,
+    lessened: &'a [String],
     total_us: u64,
 }
 
-impl From<&Restarted> for RestartReport {
-    fn from(r: &Restarted) -> Self {
+impl<'a> From<&'a Restarted> for RestartReport<'a> {
+    fn from(r: &'a Restarted) -> Self {
         RestartReport {
             pid: r.root,
             wait_for: r.wait_for,
             processes: r.processes,
             threads: r.threads,
             page_bytes: r.page_bytes,
+            lessened: &r.lessened,
             total_us: r.total_us,
         }
     }

@@ -9,7 +9,7 @@ mod group;
 mod leader;
 mod thread;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Read;
 
 use bardo_image::{Frame, Pages, Reader};
@@ -17,7 +17,7 @@ use bardo_kernel::arch::{Interrupted, Registers};
 use bardo_kernel::mmap::find_hole;
 use bardo_kernel::procfs::maps::{self, Special};
 use bardo_kernel::procfs::syscall::{self, Syscall};
-use bardo_kernel::procfs::{self, children, status};
+use bardo_kernel::procfs::{self, children, single, status};
 use bardo_kernel::ptrace::{self, Pinned, Running, Stopped, Subreaper, Waited};
 use bardo_kernel::remote::{self, Candidate, Held, Place};
 use bardo_kernel::shelf::{CloneArgs, Layout, Shelf};
@@ -30,12 +30,13 @@ use crate::plan::{Member, Plan};
 use crate::resource::file::Pool;
 use crate::resource::memory::{MemoryImage, Places, Site};
 use crate::resource::task::limit::Limits;
+use crate::resource::task::mm::Rules;
 use crate::resource::task::posix_timer::PosixTimers;
-use crate::resource::task::process::Life;
+use crate::resource::task::process::{Life, ProcessAsked};
 use crate::resource::task::seccomp::Installation;
 use crate::resource::task::signal::Pending;
 use crate::resource::task::sleep::{Call, Sleep};
-use crate::resource::task::thread::Thread;
+use crate::resource::task::thread::{Born as BornThread, Thread, ThreadAsked};
 use crate::restart::Opened;
 use crate::space::Space;
 use crate::survey::show_steps;
@@ -65,6 +66,8 @@ pub struct Tree<'a> {
     /// All threads that job control has stopped, in our hands or not.
     stopped_tids: HashSet<i32>,
     committed: bool,
+    /// What isn't as it was, where the restarter lacks a right.
+    lessened: Vec<String>,
     /// While what was made may have to be buried.
     subreaper: Option<Subreaper>,
 }
@@ -79,8 +82,9 @@ struct Ready {
 
 #[derive(Debug)]
 struct Born {
-    thread: Thread,
+    thread: BornThread,
     limits: Limits,
+    rules: Rules,
 }
 
 impl<'a> Tree<'a> {
@@ -114,6 +118,7 @@ impl<'a> Tree<'a> {
             stopped: Vec::new(),
             stopped_tids: HashSet::new(),
             committed: false,
+            lessened: Vec::new(),
             subreaper: Some(Subreaper::begin().doing("adopting orphans of the restart", None)?),
         };
         tree.seed(memory)?;
@@ -250,19 +255,51 @@ impl<'a> Tree<'a> {
         stack[8..12].copy_from_slice(&(libc::SS_DISABLE as u32).to_ne_bytes());
         let stack = batch.data(&stack);
         batch.call(Sysno::sigaltstack, [stack, Arg::Value(0)]);
+        batch.call(Sysno::personality, [Arg::Value(0)]);
+        Rules::take_off(&mut batch);
         let areas = maps::read(pid).doing("reading the first process's memory map", Some(&who))?;
         let (base, len) = self.shelf.range();
         batch.append(&MemoryImage::clear_steps(&areas, &[(base, base + len)]));
         batch.append(&memory.shared_steps(self.shared_at));
         self.run(root.slot, pid, &mut batch, "emptying the first process", &who)?;
 
-        let (schedule, credentials) =
-            Thread::born(pid, pid).doing("looking at the first process", Some(&who))?;
+        self.log_in(root, pid)?;
+
+        let mut batch = Batch::new();
+        let thread = ThreadAsked::ask(&mut batch);
+        let process = ProcessAsked::ask(&mut batch);
+        self.run(root.slot, pid, &mut batch, "looking at the first process", &who)?;
         self.born = Some(Born {
-            thread: Thread { schedule, credentials, ..self.plan.threads[root.threads[0].record].clone() },
+            thread: BornThread::take(pid, pid, &thread, &batch)
+                .doing("looking at the first process", Some(&who))?,
             limits: Limits::take(pid).doing("reading its limits", Some(&who))?,
+            rules: process.rules(&batch),
         });
         Ok(())
+    }
+
+    /// Gives the first process the login of the tree (`/proc/PID/loginuid`), which all others inherit. Only a process itself can
+    /// change its own, and as a rule once in its life.
+    fn log_in(&self, root: &Member, pid: i32) -> Result<()> {
+        let who = self.who(root);
+        let Some(login) = self.life(root)?.login else { return Ok(()) };
+        let now = single::loginuid(pid).doing("reading a login", Some(&who))?;
+        if now.is_none_or(|now| now == login) {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        let path = batch.text(b"/proc/self/loginuid");
+        let flags = Arg::Value((libc::O_WRONLY | libc::O_CLOEXEC) as u64);
+        let opened = batch.attempt(Sysno::openat, [Arg::Value(libc::AT_FDCWD as u64), path, flags]);
+        self.run(root.slot, pid, &mut batch, "opening a login", &who)?;
+        let Ok(fd) = batch.result(opened) else { return Ok(()) };
+        let mut batch = Batch::new();
+        // (uid_t) −1 is nobody.
+        let text = if login == u32::MAX { "-1".to_owned() } else { login.to_string() };
+        let at = batch.text(text.as_bytes());
+        batch.attempt(Sysno::write, [Arg::Value(fd), at, Arg::Value(text.len() as u64)]);
+        batch.call(Sysno::close, [Arg::Value(fd)]);
+        self.run(root.slot, pid, &mut batch, "setting a login", &who)
     }
 
     fn stopped(&self, running: Running, who: &Who) -> Result<Stopped> {
@@ -369,6 +406,7 @@ impl<'a> Tree<'a> {
     /// Everything else that is done inside: descriptors, protections, threads, what the kernel keeps for each.
     pub fn furnish(&mut self, memory: &MemoryImage, open: &Opened) -> Result<()> {
         let born = self.born.as_ref().ok_or_else(|| Error::Bug("the tree has no root".into()))?;
+        let (mut sessions, mut lessened) = (HashSet::new(), BTreeMap::new());
         for member in self.plan.owners() {
             for mut batch in memory.finish_steps(member.pid as u64, &open.mapped, self.site())? {
                 self.run_leader(member, &mut batch, "finishing memory")?;
@@ -398,14 +436,40 @@ impl<'a> Tree<'a> {
             if !self.plan.files.has_cwd(member.pid) {
                 life.put_cwd(&mut batch);
             }
-            life.put(&born.limits, &mut batch);
+            life.put(&born.rules, &mut batch);
             self.run_leader(member, &mut batch, "putting the process's state back")?;
             self.put_own_directories(member)?;
+            if life.rules.merge && member.owns_memory() {
+                for mut batch in memory.apart_steps(member.pid as u64, self.shelf.room())? {
+                    self.run_leader(member, &mut batch, "putting the process's state back")?;
+                }
+            }
+            let mut batch = Batch::new();
+            life.limits.put(&born.limits, &mut batch);
+            self.run_leader(member, &mut batch, "limiting its resources")?;
             self.make_timers(member, &life.posix_timers)?;
-            life.put_outside(self.pids[member.index])
-                .doing("putting the process's state back", Some(&self.who(member)))?;
+            let process = &self.plan.processes[member.index];
+            let session = Some(process.session).filter(|_| !process.session_outside);
+            let first_of_session = session.is_some_and(|session| sessions.insert(session));
+            let who = self.who(member);
+            let less = life
+                .put_outside(self.pids[member.index], first_of_session)
+                .doing("putting the process's state back", Some(&who))?;
+            for less in less {
+                lessened.entry(less).or_insert((who.clone(), 0)).1 += 1;
+            }
         }
+        let lines = lessened.into_iter().map(|(less, (who, count))| match count {
+            1 => format!("{who}: {less}"),
+            _ => format!("{who} and {} more: {less}", count - 1),
+        });
+        self.lessened = lines.collect();
         Ok(())
+    }
+
+    /// What isn't as it was.
+    pub fn lessened(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.lessened)
     }
 
     /// POSIX timers, under their old ids; not armed yet.

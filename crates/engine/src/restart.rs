@@ -13,9 +13,9 @@ use crate::make::Tree;
 use crate::plan::Plan;
 use crate::resource::file::Pool;
 use crate::resource::memory::{MappedFiles, MemoryImage};
-use crate::resource::task::{clock, seccomp};
+use crate::resource::task::{clock, mm, schedule, seccomp, thread};
 pub use crate::source::Source;
-use crate::space::Space;
+use crate::space::{Space, capabilities};
 use crate::watch::{Stage, Watch};
 
 /// What to do about files that changed since the checkpoint.
@@ -85,6 +85,8 @@ pub struct Restarted {
     pub threads: u64,
     /// Bytes of memory put back.
     pub page_bytes: u64,
+    /// What isn't as it was, since the caller lacks a right: `pid 4127 (nginx): oom_score_adj is 0 and was -500`.
+    pub lessened: Vec<String>,
     /// From the call to the tree's first instruction, in microseconds.
     pub total_us: u64,
 }
@@ -132,6 +134,7 @@ pub fn restart(request: Request, watch: &dyn Watch) -> Result<Restarted> {
     tree.furnish(&memory, &open)?;
     tree.finish()?;
     let root = tree.root();
+    let lessened = tree.lessened();
     if watch.cancelled() {
         return Err(cancelled());
     }
@@ -145,6 +148,7 @@ pub fn restart(request: Request, watch: &dyn Watch) -> Result<Restarted> {
         processes: plan.processes.len() as u64,
         threads: plan.threads.len() as u64,
         page_bytes,
+        lessened,
         total_us: time::monotonic_ns().saturating_sub(begun_ns) / 1000,
     })
 }
@@ -186,6 +190,9 @@ fn check(plan: &Plan, memory: &MemoryImage, space: &Space, request: &Request) ->
     }
     unfit.extend(space.check(plan)?);
     unfit.extend(seccomp::check(&plan.threads)?);
+    unfit.extend(schedule::check(&plan.threads));
+    unfit.extend(thread::check_flushers(&plan.threads, capabilities()?));
+    unfit.extend(mm::check(plan.processes.iter().filter_map(|process| Some(process.life.as_ref()?.rules))));
     unfit.extend(memory.check(request.files)?);
     unfit.extend(plan.sysv.check()?);
     if !unfit.is_empty() {

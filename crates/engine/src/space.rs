@@ -52,7 +52,7 @@ enum Pids {
 
 /// Our effective capabilities. What can't be read isn't taken for a no: the tree would come back in another pid namespace
 /// than the one it was asked for in.
-fn capabilities() -> Result<u64> {
+pub fn capabilities() -> Result<u64> {
     let status = status::read(std::process::id() as i32).doing("reading our own capabilities", None)?;
     Ok(status.cap_eff)
 }

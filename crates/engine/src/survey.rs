@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 use bardo_kernel::procfs::{self, ns, timers};
 use bardo_kernel::stub::Batch;
-use bardo_kernel::{fs, pidfd};
+use bardo_kernel::{fs, pidfd, ptrace, scheduler};
 
 use crate::error::{Doing, Error, Refusal, Result};
 use crate::family;
@@ -118,6 +118,11 @@ pub fn look(frozen: &mut Frozen, externals: &[String], watch: &dyn Watch) -> Res
             let space = memory::survey(&process.subject, inside, &mut shared, &mut refusals)?;
             spaces.push((index, space));
         }
+    }
+    let all = fs::read_text("/sys/devices/system/cpu/online").unwrap_or_default();
+    let (all, ours) = (scheduler::mask_of(&all), scheduler::processors_of_our_set());
+    for thread in &mut threads {
+        thread.schedule.compare_processors(&all, &ours);
     }
     for process in &mut processes {
         process.stop_told = told.contains(&process.pid);
@@ -289,13 +294,43 @@ fn look_outside(
                 later,
             );
         }
-        let stat =
-            procfs::stat::read_thread(subject.pid(), thread.tid).doing("reading a thread's stat", who)?;
-        if stat.policy == libc::SCHED_DEADLINE as u32 {
+        let status =
+            procfs::status::read_thread(subject.pid(), thread.tid).doing("reading a thread's status", who)?;
+        if let Some(features) = status.x86_thread_features.filter(|features| !features.is_empty()) {
             refuse(
-                "task/deadline",
-                format!("thread {} is scheduled by deadline", thread.tid),
-                "its bandwidth would have to be admitted again",
+                "task/shadow-stack",
+                format!("thread {} has a shadow stack ({})", thread.tid, features.join(", ")),
+                "the kernel lets nobody write into it, and bardo's own code would break it",
+                "start the program without it (GLIBC_TUNABLES=glibc.cpu.hwcaps=-SHSTK)",
+            );
+        }
+        let untagged = |(key, mask): &(String, String)| key == "untag_mask" && mask != "0xffffffffffffffff";
+        if status.other.iter().any(untagged) {
+            refuse(
+                "task/tagged-addresses",
+                format!("thread {} uses tagged addresses (LAM)", thread.tid),
+                "they are a property of its memory that can only be set before it has a second thread",
+                later,
+            );
+        }
+        if ptrace::core_cookie(thread.tid).doing("asking for core scheduling", who)? != 0 {
+            refuse(
+                "task/core-cookie",
+                format!(
+                    "thread {} shares a processor's core with some threads only (PR_SCHED_CORE)",
+                    thread.tid
+                ),
+                "with whom is known by a number that means nothing after a restart",
+                later,
+            );
+        }
+        if let Some(held) = &thread.held
+            && held.thread.has_thread_area().doing("asking for its segments", who)?
+        {
+            refuse(
+                "task/segments",
+                format!("thread {} has a segment of its own (set_thread_area(2))", thread.tid),
+                "segments aren't saved: 64-bit programs have no use for them",
                 later,
             );
         }

@@ -193,6 +193,15 @@ pub fn visit(
             "have the program set policies of shared memory where each is mapped by itself",
         ));
     }
+    if process_asked.has_segments(&batch) {
+        asks.refusals.push(subject.refusal(
+            "task/segments",
+            None,
+            "it has a table of segments of its own (modify_ldt(2))",
+            "segments aren't saved: 64-bit programs have no use for them",
+            "checkpoint it before it sets them up",
+        ));
+    }
     let mut life = Life::take(subject, pending, posix_timers, &process_asked, &batch)
         .doing("reading the process's state", Some(&who))?;
     life.seccomp_filters = std::mem::take(&mut asks.seccomp.all);

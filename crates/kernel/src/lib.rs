@@ -30,6 +30,7 @@ pub mod procfs;
 pub mod ptrace;
 pub mod remote;
 pub mod rlimit;
+pub mod scheduler;
 pub mod shelf;
 pub mod signalfd;
 pub mod socket;

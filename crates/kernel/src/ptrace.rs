@@ -23,6 +23,7 @@ const INTERRUPT: usize = 0x4207;
 const CONT: usize = 7;
 const SYSCALL: usize = 24;
 const DETACH: usize = 17;
+const GET_THREAD_AREA: usize = 25;
 const SETOPTIONS: usize = 0x4200;
 const GETREGSET: usize = 0x4204;
 const SETREGSET: usize = 0x4205;
@@ -309,6 +310,26 @@ impl Stopped {
         }
     }
 
+    /// Whether it has a segment in one of the slots of set_thread_area(2). None has one on a kernel without 32-bit code.
+    pub fn has_thread_area(&self) -> Result<bool> {
+        /// The first of the three slots, GDT_ENTRY_TLS_MIN (asm/segment.h).
+        const FIRST: usize = 12;
+        /// Of `struct user_desc` (asm/ldt.h), the bit after seg_32bit, contents, read_exec_only and limit_in_pages.
+        const SEG_NOT_PRESENT: u32 = 1 << 5;
+        for slot in FIRST..FIRST + 3 {
+            // struct user_desc {entry_number, base_addr, limit, bits}
+            let mut descriptor = [0u32; 4];
+            let at = descriptor.as_mut_ptr() as usize;
+            match ptrace(GET_THREAD_AREA, self.tid, slot, at, "PTRACE_GET_THREAD_AREA") {
+                Ok(_) if descriptor[3] & SEG_NOT_PRESENT == 0 => return Ok(true),
+                Ok(_) => {}
+                Err(e) if e.is(libc::EIO) => return Ok(false),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(false)
+    }
+
     /// Lets it go for good, delivering `signal` (0: none). A process that job control stopped stays stopped.
     pub fn detach(self, signal: i32) -> Result<()> {
         let detach = || ptrace(DETACH, self.tid, 0, signal as usize, "PTRACE_DETACH").map(drop);
@@ -514,6 +535,32 @@ pub fn scheduler(tid: i32) -> Result<u32> {
     unsafe { syscall(Sysno::sched_getscheduler, [tid as usize, 0, 0, 0, 0, 0]) }
         .map(|policy| policy as u32)
         .map_err(|e| e.of(format!("sched_getscheduler({tid})")))
+}
+
+/// A thread's cookie of core scheduling (prctl(2), PR_SCHED_CORE_GET): only threads of one cookie share a core. 0: none,
+/// or a kernel or a processor that has no such thing. Privilege: that to trace it.
+pub fn core_cookie(tid: i32) -> Result<u64> {
+    const PR_SCHED_CORE: usize = 62;
+    const PR_SCHED_CORE_GET: usize = 0;
+    const PIDTYPE_PID: usize = 0;
+    let mut cookie = 0u64;
+    let args = [PR_SCHED_CORE, PR_SCHED_CORE_GET, tid as usize, PIDTYPE_PID, &raw mut cookie as usize, 0];
+    // SAFETY: the result lives over the call.
+    match unsafe { syscall(Sysno::prctl, args) } {
+        Ok(_) => Ok(cookie),
+        Err(e) if e.is(libc::EINVAL) || e.is(libc::ENODEV) => Ok(0),
+        Err(e) => Err(e.of(format!("prctl(PR_SCHED_CORE_GET, {tid})"))),
+    }
+}
+
+/// Whether we are kept from making memory executable that isn't (prctl(2), PR_SET_MDWE), and with us all that we fork.
+pub fn hands_on_executable_rule() -> bool {
+    const PR_GET_MDWE: usize = 66;
+    const REFUSE_EXEC_GAIN: usize = 1;
+    const NO_INHERIT: usize = 2;
+    // SAFETY: no memory is touched. A kernel without it says EINVAL.
+    let rule = unsafe { syscall(Sysno::prctl, [PR_GET_MDWE, 0, 0, 0, 0, 0]) }.unwrap_or(0);
+    rule & (REFUSE_EXEC_GAIN | NO_INHERIT) == REFUSE_EXEC_GAIN
 }
 
 /// A thread's I/O priority (ioprio_get(2)).

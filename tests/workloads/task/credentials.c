@@ -6,6 +6,7 @@
 #include "../workload.h"
 #include <grp.h>
 #include <linux/capability.h>
+#include <linux/securebits.h>
 #include <sys/fsuid.h>
 
 static struct state {
@@ -142,12 +143,45 @@ int main(int argc, char **argv)
         check((status.st_mode & 0777) == (0777 & ~0123), "made with mode %o", status.st_mode);
         _exit(0);
     }
+    pid_t bound = must(fork());
+    if (bound == 0) {
+        progress_as("bound");
+        must(chmod(progress_path, 0666));
+        if (geteuid() == 0) {
+            /* Root that is no more than another user, for good, and whose ids change nothing. */
+            struct __user_cap_header_struct header = { _LINUX_CAPABILITY_VERSION_3, 0 };
+            struct __user_cap_data_struct data[2];
+            must(syscall(SYS_capget, &header, data));
+            data[0].inheritable |= 1 << CAP_KILL | 1 << CAP_NET_RAW;
+            must(syscall(SYS_capset, &header, data));
+            must(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_NET_RAW, 0, 0));
+            must(prctl(PR_SET_KEEPCAPS, 1));
+            must(prctl(PR_SET_SECUREBITS, SECBIT_KEEP_CAPS | SECBIT_KEEP_CAPS_LOCKED | SECBIT_NOROOT | SECBIT_NOROOT_LOCKED |
+                                              SECBIT_NO_SETUID_FIXUP | SECBIT_NO_CAP_AMBIENT_RAISE | SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED));
+            must(setresuid(0, 1002, 1003));
+            must(syscall(SYS_capget, &header, data));
+            data[0].permitted &= ~(1u << CAP_SYS_CHROOT);
+            data[0].effective = 1 << CAP_KILL;
+            must(syscall(SYS_capset, &header, data));
+            must(prctl(PR_SET_DUMPABLE, 1));
+        }
+        look(&before);
+        check(write(ends[1], "", 1) == 1);
+        while (!finishing()) {
+            compare();
+            progress();
+            sleep_ms(2);
+        }
+        compare();
+        _exit(0);
+    }
     must(chmod(data_path(""), 0777));
-    char byte;
-    read_exactly(ends[0], &byte, 1);
+    char bytes[2];
+    read_exactly(ends[0], bytes, 2);
     umask(027);
     look(&before);
     loop_until_finish(compare());
     wait_exited(child, 0);
+    wait_exited(bound, 0);
     done();
 }

@@ -17,7 +17,7 @@ use crate::foreground::Foreground;
 use crate::interrupt::Interrupt;
 use crate::report::RestartReport;
 use crate::session::{Channel, Session, failed_during};
-use crate::wording::{During, count, micros};
+use crate::wording::{During, count, inline, micros};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -171,6 +171,9 @@ impl Restart {
             count(n(tree.threads), "thread", "threads"),
             micros(tree.total_us),
         ));
+        for less in &tree.lessened {
+            session.say(&format!("  not as it was: {}", inline(less)));
+        }
         let channel = if self.detach { Channel::Output } else { Channel::Error };
         session.result(&RestartReport::from(&tree), channel)?;
         let Some(foreground) = foreground else {

@@ -10,19 +10,19 @@ use bardo_kernel::stub::{Arg, Batch};
 use super::Tree;
 use crate::error::{Doing, Result};
 use crate::plan::Member;
-use crate::resource::task::thread::Thread;
+use crate::resource::task::thread::Born;
 
 impl Tree<'_> {
     /// Gives a leader that is to end its name, and the credentials of the first thread that lives on, by which the kernel
     /// says who may send the process a signal.
-    pub(super) fn prepare_end_of_leader(&self, member: &Member, born: &Thread) -> Result<()> {
+    pub(super) fn prepare_end_of_leader(&self, member: &Member, born: &Born) -> Result<()> {
         if member.leader_ended.is_none() {
             return Ok(());
         }
         let mut batch = Batch::new();
         let name = batch.text(&self.plan.processes[member.index].name);
         batch.call(Sysno::prctl, [Arg::Value(libc::PR_SET_NAME as u64), name]);
-        self.plan.threads[member.threads[0].record].credentials.put(&born.credentials, &mut batch);
+        self.plan.threads[member.threads[0].record].credentials.put(born.credentials(), &mut batch);
         self.run_leader(member, &mut batch, "preparing the end of a first thread")
     }
 

@@ -77,6 +77,22 @@ pub fn loginuid(pid: i32) -> Result<Option<u32>> {
     optional(text::read(&super::path(pid, "loginuid"), |t| text::number("loginuid", "the text", t)))
 }
 
+/// Reads `/autogroup-5 nice 0`.
+pub fn parse_autogroup(text: &[u8]) -> Result<i32> {
+    let (_, nice) = text::split_once(text, b' ').ok_or_else(|| malformed("autogroup", "the text", text))?;
+    let nice = nice.strip_prefix(b"nice ").ok_or_else(|| malformed("autogroup", "the text", text))?;
+    text::number("autogroup", "the nice value", nice.trim_ascii_end())
+}
+
+/// `/proc/PID/autogroup`: the nice value of the group that the scheduler makes of its session (sched(7)). Privilege: none.
+/// `None` without CONFIG_SCHED_AUTOGROUP, and for a zombie.
+pub fn autogroup_nice(pid: i32) -> Result<Option<i32>> {
+    let read = text::read(&super::path(pid, "autogroup"), |t| {
+        if t.is_empty() { Ok(None) } else { parse_autogroup(t).map(Some) }
+    });
+    Ok(optional(read)?.flatten())
+}
+
 /// `/proc/PID/oom_score_adj`: −1000 to 1000 (man 5 proc_pid_oom_score_adj). Privilege: none.
 pub fn oom_score_adj(pid: i32) -> Result<i32> {
     text::read(&super::path(pid, "oom_score_adj"), |t| text::number("oom_score_adj", "the text", t))

@@ -144,6 +144,14 @@ pub(super) fn finish(area: &Area, empty: bool, guarded: bool, huge: &[Span], bat
     }
 }
 
+/// Adds the step that takes an area out of the merging of equal pages, in which its whole process takes part, where it wasn't.
+pub(super) fn keep_apart(area: &Area, batch: &mut Batch) {
+    if !has(area, VmFlag::Mergeable) {
+        // Shared areas and devices are never merged.
+        batch.attempt(Sysno::madvise, advise(area, libc::MADV_UNMERGEABLE as u64));
+    }
+}
+
 /// Adds the very last step for an area that has guard pages: until then the kernel may have made one area of it and its
 /// neighbours, and a mark that it keeps for guard pages (`gu`) would be theirs too. The lock comes after it: guard pages
 /// can't be installed in locked memory.

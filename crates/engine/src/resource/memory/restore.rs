@@ -458,6 +458,19 @@ impl MemoryImage {
         Ok(batches.done)
     }
 
+    /// The steps that take what was no part of it out of the kernel's merging of equal pages, once the whole process takes part
+    /// (prctl(2), PR_SET_MEMORY_MERGE).
+    ///
+    /// # Errors
+    /// [`Error::Bug`] for an id that isn't in the image.
+    pub fn apart_steps(&self, id: u64, room: usize) -> Result<Vec<Batch>> {
+        let mut batches = Batches::new(room);
+        for area in self.space(id)?.areas.iter().filter(|area| !area.backing.is_kernels()) {
+            batches.add(|batch| anonymous::keep_apart(area, batch));
+        }
+        Ok(batches.done)
+    }
+
     /// The steps that end a space's building, once its pages are there: protections, advice, locks; the shared objects'
     /// temporary place is unmapped; program break, arguments and auxiliary vector are set. Limits (RLIMIT_MEMLOCK,
     /// RLIMIT_DATA) must not be lowered before.

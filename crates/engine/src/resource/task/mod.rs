@@ -3,9 +3,13 @@
 pub mod clock;
 pub mod credential;
 pub mod limit;
+pub mod membarrier;
+pub mod mm;
+pub mod numa;
 pub mod own_directory;
 pub mod posix_timer;
 pub mod process;
+pub mod processor;
 pub mod schedule;
 pub mod seccomp;
 pub mod signal;
@@ -72,7 +76,10 @@ const REFUSED: &[(&str, &str)] = &[
         "task/uninterruptible",
         "a thread that sleeps in the kernel and can't be stopped, as a dead disk makes it",
     ),
-    ("task/deadline", "a thread that is scheduled by deadline (SCHED_DEADLINE)"),
+    ("task/core-cookie", "threads that share a processor's core with some others only (PR_SCHED_CORE)"),
+    ("task/segments", "segments of a process's or thread's own (modify_ldt(2), set_thread_area(2))"),
+    ("task/shadow-stack", "threads with a shadow stack (arch_prctl(2), ARCH_SHSTK_ENABLE)"),
+    ("task/tagged-addresses", "threads that use tagged addresses (ARCH_ENABLE_TAGGED_ADDR)"),
     ("task/compat", "32-bit code"),
     ("task/init", "pid 1 of bardo's own pid namespace; kernel threads; bardo itself and what it is below"),
 ];
@@ -185,9 +192,47 @@ fn kept() -> Vec<Support> {
         },
         Support {
             kind: "task/schedule",
-            kept: "nice value, policy and priority, processors, timer slack",
-            not_kept: "SCHED_DEADLINE: refused",
-            privilege: "CAP_SYS_NICE for a lower nice value or a real-time policy",
+            kept: "nice value, policy and priority, deadline, slice, SCHED_RESET_ON_FORK, utilisation clamps, processors, I/O \
+                   priority, timer slack; the nice value of a session's autogroup",
+            not_kept: "what a thread had left of its runtime; deadlines that this host doesn't admit: told beforehand",
+            privilege: "CAP_SYS_NICE for a lower nice value, a real-time policy or a deadline",
+            workload: "task/attributes",
+        },
+        Support {
+            kind: "task/processor",
+            kept: "whether rdtsc and cpuid fault (PR_SET_TSC, ARCH_SET_CPUID), kinds of speculation that are turned off",
+            not_kept: "a kind of speculation that the restarter has forced off stays off",
+            privilege: "",
+            workload: "task/thread_attributes",
+        },
+        Support {
+            kind: "task/memory-policy",
+            kept: "on which NUMA nodes a thread's new pages go (set_mempolicy(2))",
+            not_kept: "where an interleaving policy stands in its round; nodes that this host doesn't have",
+            privilege: "",
+            workload: "task/thread_attributes",
+        },
+        Support {
+            kind: "task/rules",
+            kept: "what holds for all of a process's memory: huge pages off, merging of equal pages, no gain of executable \
+                   memory (PR_SET_THP_DISABLE, PR_SET_MEMORY_MERGE, PR_SET_MDWE)",
+            not_kept: "which pages were merged",
+            privilege: "",
+            workload: "task/rules",
+        },
+        Support {
+            kind: "task/membarrier",
+            kept: "registrations for expedited memory barriers (membarrier(2))",
+            not_kept: "before Linux 6.3 that for MEMBARRIER_CMD_GLOBAL_EXPEDITED, of which nothing tells",
+            privilege: "",
+            workload: "task/rules",
+        },
+        Support {
+            kind: "task/attributes",
+            kept: "dumpable, parent death signal, machine check policy, personality, oom_score_adj, core dump filter, login, \
+                   permission for AMX, PR_SET_IO_FLUSHER",
+            not_kept: "what the restarter may not set (a lower oom_score_adj, another login): told; PR_SET_PTRACER",
+            privilege: "CAP_SYS_RESOURCE for PR_SET_IO_FLUSHER and a lower oom_score_adj",
             workload: "task/attributes",
         },
     ]

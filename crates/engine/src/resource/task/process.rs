@@ -18,13 +18,16 @@ use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStringExt;
 
 use bardo_image::Blob;
-use bardo_kernel::procfs::{self, single};
+use bardo_kernel::procfs::{self, limits, single};
 use bardo_kernel::stub::{Arg, Batch, Batches, StepId};
+use bardo_kernel::time::Patience;
 use bardo_kernel::{Sysno, fs, time};
 use serde::{Deserialize, Serialize};
 
 use super::clock::Ahead;
 use super::limit::Limits;
+use super::membarrier::{Barriers, BarriersAsked};
+use super::mm::{Rules, RulesAsked};
 use super::posix_timer::PosixTimers;
 use super::seccomp::Filter;
 use super::signal::{Actions, ActionsAsked, Pending, answer, words};
@@ -105,8 +108,20 @@ pub struct Life {
     pub dumpable: u32,
     /// PR_GET_CHILD_SUBREAPER.
     pub subreaper: bool,
-    /// PR_GET_THP_DISABLE.
+    /// PR_GET_THP_DISABLE, as it was told before there were [`Rules`].
     pub thp_disable: bool,
+    /// What holds for all of its memory.
+    #[serde(default)]
+    pub rules: Rules,
+    /// What it registered for with membarrier(2).
+    #[serde(default)]
+    pub barriers: Barriers,
+    /// `/proc/PID/loginuid`; none: a kernel without audit.
+    #[serde(default)]
+    pub login: Option<u32>,
+    /// The nice value of its session's autogroup (`/proc/PID/autogroup`).
+    #[serde(default)]
+    pub autogroup_nice: Option<i32>,
     /// `/proc/PID/coredump_filter`.
     pub coredump_filter: u32,
     /// `/proc/PID/oom_score_adj`.
@@ -114,6 +129,9 @@ pub struct Life {
     /// The extended states that it asked permission for: bit 18 is AMX (ARCH_GET_XCOMP_PERM).
     #[serde(default)]
     pub xstate_permission: u64,
+    /// The same for guests of its virtual machines (ARCH_GET_XCOMP_GUEST_PERM).
+    #[serde(default)]
+    pub xstate_guest_permission: u64,
     /// The seccomp filters of its threads, each once.
     #[serde(default)]
     pub seccomp_filters: Vec<Filter>,
@@ -121,6 +139,8 @@ pub struct Life {
 
 const ARCH_GET_XCOMP_PERM: u64 = 0x1022;
 const ARCH_REQ_XCOMP_PERM: u64 = 0x1023;
+const ARCH_GET_XCOMP_GUEST_PERM: u64 = 0x1024;
+const ARCH_REQ_XCOMP_GUEST_PERM: u64 = 0x1025;
 /// The tile data of AMX: the only state that needs permission (Documentation/arch/x86/xstate.rst).
 const XFEATURE_XTILE_DATA: u64 = 18;
 
@@ -133,8 +153,11 @@ pub struct ProcessAsked {
     timers: Arg,
     dumpable: StepId,
     subreaper: Arg,
-    thp_disable: StepId,
+    rules: RulesAsked,
+    barriers: BarriersAsked,
     xstate_permission: Arg,
+    xstate_guest_permission: Arg,
+    ldt: StepId,
 }
 
 impl ProcessAsked {
@@ -145,10 +168,14 @@ impl ProcessAsked {
         let dumpable = batch.call(Sysno::prctl, [Arg::Value(libc::PR_GET_DUMPABLE as u64)]);
         let subreaper = batch.room_for(8);
         batch.call(Sysno::prctl, [Arg::Value(libc::PR_GET_CHILD_SUBREAPER as u64), subreaper]);
-        let thp_disable = batch.attempt(Sysno::prctl, [Arg::Value(libc::PR_GET_THP_DISABLE as u64)]);
-        let xstate_permission = batch.room_for(8);
+        let rules = Rules::ask(batch);
+        let barriers = Barriers::ask(batch);
+        let (xstate_permission, xstate_guest_permission) = (batch.room_for(8), batch.room_for(8));
         // A processor without AMX says ENODEV or EOPNOTSUPP, and the room stays zero.
         batch.attempt(Sysno::arch_prctl, [Arg::Value(ARCH_GET_XCOMP_PERM), xstate_permission]);
+        batch.attempt(Sysno::arch_prctl, [Arg::Value(ARCH_GET_XCOMP_GUEST_PERM), xstate_guest_permission]);
+        let ldt = batch.room_for(8);
+        let ldt = batch.attempt(Sysno::modify_ldt, [Arg::Value(0), ldt, Arg::Value(8)]);
         let actions = Actions::ask(batch);
         ProcessAsked {
             at_ns: time::monotonic_ns(),
@@ -158,13 +185,41 @@ impl ProcessAsked {
             timers,
             dumpable,
             subreaper,
-            thp_disable,
+            rules,
+            barriers,
+            xstate_guest_permission,
+            ldt,
         }
+    }
+
+    /// What holds for all of its memory.
+    pub fn rules(&self, batch: &Batch) -> Rules {
+        Rules::take(&self.rules, batch)
+    }
+
+    /// Whether it has a table of segments of its own (modify_ldt(2)).
+    pub fn has_segments(&self, batch: &Batch) -> bool {
+        batch.result(self.ldt).is_ok_and(|bytes| bytes > 0)
     }
 
     /// The program break.
     pub fn brk(&self, batch: &Batch) -> bardo_kernel::Result<u64> {
         batch.result(self.brk)
+    }
+}
+
+/// Sets the nice value of the group that the scheduler makes of a session. Nobody but root may do so more than ten times a second.
+fn put_autogroup(pid: i32, nice: i32) -> bardo_kernel::Result<()> {
+    let mut patience = Patience::of(1_000_000_000);
+    loop {
+        if single::autogroup_nice(pid)?.is_none_or(|now| now == nice) {
+            return Ok(());
+        }
+        match fs::write_text(procfs::path(pid, "autogroup"), &nice.to_string()) {
+            Err(e) if e.is(libc::EAGAIN) && patience.wait() => {}
+            Err(e) if e.is(libc::EPERM) || e.is(libc::EACCES) || e.is(libc::EAGAIN) => return Ok(()),
+            other => return other,
+        }
     }
 }
 
@@ -206,6 +261,7 @@ impl Life {
         let pid = subject.door;
         let asked_ns_ago = time::monotonic_ns() - asked.at_ns;
         let rang = pending.has_from_kernel(libc::SIGALRM);
+        let rules = asked.rules(batch);
         Ok(Life {
             umask: subject.status.umask.unwrap_or(0o022),
             cwd: Blob(fs::read_link(procfs::path(pid, "cwd"))?.into_os_string().into_vec()),
@@ -217,10 +273,15 @@ impl Life {
             limits: Limits::take(pid)?,
             dumpable: answer(batch, asked.dumpable, 1) as u32,
             subreaper: words(batch.output(asked.subreaper, 8))[0] as u32 != 0,
-            thp_disable: answer(batch, asked.thp_disable, 0) != 0,
+            thp_disable: rules.huge_pages_off != 0,
+            rules,
+            barriers: Barriers::take(&asked.barriers, batch),
+            login: single::loginuid(pid)?,
+            autogroup_nice: single::autogroup_nice(pid)?,
             coredump_filter: single::coredump_filter(pid)?.unwrap_or(0x33),
             oom_score_adj: single::oom_score_adj(pid)?,
             xstate_permission: words(batch.output(asked.xstate_permission, 8))[0],
+            xstate_guest_permission: words(batch.output(asked.xstate_guest_permission, 8))[0],
             seccomp_filters: Vec::new(),
         })
     }
@@ -232,35 +293,63 @@ impl Life {
     }
 
     /// Puts back, inside the process, what all its threads share. Memory and files are there already.
-    pub fn put(&self, now: &Limits, batch: &mut Batch) {
+    pub fn put(&self, now: &Rules, batch: &mut Batch) {
         batch.attempt(Sysno::umask, [Arg::Value(u64::from(self.umask))]);
         batch.attempt(Sysno::personality, [Arg::Value(u64::from(self.personality))]);
         self.actions.put(batch);
-        if self.xstate_permission & 1 << XFEATURE_XTILE_DATA != 0 {
-            batch.call(Sysno::arch_prctl, [Arg::Value(ARCH_REQ_XCOMP_PERM), Arg::Value(XFEATURE_XTILE_DATA)]);
+        for (permission, ask) in [
+            (self.xstate_permission, ARCH_REQ_XCOMP_PERM),
+            (self.xstate_guest_permission, ARCH_REQ_XCOMP_GUEST_PERM),
+        ] {
+            if permission & 1 << XFEATURE_XTILE_DATA != 0 {
+                batch.call(Sysno::arch_prctl, [Arg::Value(ask), Arg::Value(XFEATURE_XTILE_DATA)]);
+            }
         }
         if self.subreaper {
             batch.call(Sysno::prctl, [Arg::Value(libc::PR_SET_CHILD_SUBREAPER as u64), Arg::Value(1)]);
         }
-        if self.thp_disable {
-            batch.call(Sysno::prctl, [Arg::Value(libc::PR_SET_THP_DISABLE as u64), Arg::Value(1)]);
-        }
-        self.limits.put(now, batch);
+        let told_by_rules = self.rules.huge_pages_off != 0 || !self.thp_disable;
+        let huge_pages_off = if told_by_rules { self.rules.huge_pages_off } else { 1 };
+        Rules { huge_pages_off, ..self.rules }.put(now, batch);
+        self.barriers.put(batch);
     }
 
-    /// Puts back, from outside, what only `/proc` takes. A lower `oom_score_adj` than the restarter's needs
-    /// CAP_SYS_RESOURCE; without it, it stays.
-    pub fn put_outside(&self, pid: i32) -> bardo_kernel::Result<()> {
+    /// Puts back, from outside, what only `/proc` takes, and says what stays other than it was, for want of a right: limits that
+    /// are put by now, too.
+    pub fn put_outside(&self, pid: i32, first_of_session: bool) -> bardo_kernel::Result<Vec<String>> {
+        let mut less = Vec::new();
+        let mut differs = |what: &str, was: String, is: String| {
+            if was != is {
+                less.push(format!("{what} is {is} and was {was}"));
+            }
+        };
+        let denied = |e: &bardo_kernel::Failed| e.is(libc::EACCES) || e.is(libc::EPERM);
         if single::coredump_filter(pid)? != Some(self.coredump_filter) {
             fs::write_text(procfs::path(pid, "coredump_filter"), &format!("{:#x}", self.coredump_filter))?;
         }
         if single::oom_score_adj(pid)? != self.oom_score_adj {
+            // Below the least that it ever was, it needs CAP_SYS_RESOURCE.
             match fs::write_text(procfs::path(pid, "oom_score_adj"), &self.oom_score_adj.to_string()) {
-                Err(e) if e.is(libc::EACCES) || e.is(libc::EPERM) => {}
+                Err(e) if denied(&e) => {}
                 other => other?,
             }
         }
-        Ok(())
+        differs("oom_score_adj", self.oom_score_adj.to_string(), single::oom_score_adj(pid)?.to_string());
+        if let (Some(was), Some(is)) = (self.login, single::loginuid(pid)?) {
+            let show = |login: u32| if login == u32::MAX { "nobody".to_owned() } else { login.to_string() };
+            differs("its login (loginuid)", show(was), show(is));
+        }
+        if let Some(was) = self.autogroup_nice.filter(|_| first_of_session) {
+            put_autogroup(pid, was)?;
+            let is = single::autogroup_nice(pid)?.unwrap_or(was);
+            differs("the nice value of its session (autogroup)", was.to_string(), is.to_string());
+        }
+        for ((resource, is), [_, was]) in limits::read(pid)?.iter().zip(&self.limits.0) {
+            let show =
+                |limit: u64| if limit == u64::MAX { "unlimited".to_owned() } else { limit.to_string() };
+            differs(&format!("the hard limit of {}", resource.line()), show(*was), show(is.hard));
+        }
+        Ok(less)
     }
 
     /// What comes after everything that a change of credentials resets or that time counts for. `queued`: the timers whose

@@ -11,7 +11,7 @@
 //!
 //! **Put back how**: clone3(2) with the old tid, calls inside for what the kernel keeps, then by ptrace in a stop.
 //!
-//! **Not saved**: CPU time used so far; a scheduling deadline (refused).
+//! **Not saved**: CPU time used so far; who may trace it beside its ancestors (PR_SET_PTRACER), of which nothing tells.
 
 use bardo_image::Blob;
 use bardo_kernel::arch::Registers;
@@ -23,13 +23,17 @@ use bardo_kernel::{Failed, Sysno};
 use serde::{Deserialize, Serialize};
 
 use super::credential::{Credentials, CredentialsAsked};
+use super::numa::{MemoryPolicy, MemoryPolicyAsked};
 use super::own_directory::OwnDirectory;
+use super::processor::{Processor, ProcessorAsked};
 use super::schedule::Schedule;
 use super::seccomp::Chain;
 use super::signal::{AltStack, Pending, answer, words};
 use super::sleep::Sleep;
+use crate::error::{Refusal, Who};
 
 const PR_GET_TID_ADDRESS: u64 = 40;
+const PR_SET_IO_FLUSHER: u64 = 57;
 const PR_MCE_KILL: u64 = 33;
 const PR_MCE_KILL_SET: u64 = 1;
 const PR_MCE_KILL_GET: u64 = 34;
@@ -75,6 +79,18 @@ pub struct Thread {
     /// PR_MCE_KILL_GET: when memory errors are told; 2, the system's way, unless it was set.
     #[serde(default = "default_machine_check")]
     pub machine_check: u32,
+    /// personality(2); none in images that tell one of the process alone.
+    #[serde(default)]
+    pub personality: Option<u32>,
+    /// What it may do with the processor.
+    #[serde(default)]
+    pub processor: Processor,
+    /// Where its memory goes.
+    #[serde(default)]
+    pub memory_policy: MemoryPolicy,
+    /// PR_SET_IO_FLUSHER: it takes part in writing memory out, and doesn't wait for that itself.
+    #[serde(default)]
+    pub io_flusher: bool,
     /// The call with a time that runs on that it is in.
     #[serde(default)]
     pub sleep: Option<Sleep>,
@@ -96,6 +112,8 @@ pub struct ThreadAsked {
     timer_slack: StepId,
     credentials: CredentialsAsked,
     machine_check: StepId,
+    processor: ProcessorAsked,
+    memory_policy: MemoryPolicyAsked,
 }
 
 impl ThreadAsked {
@@ -111,8 +129,12 @@ impl ThreadAsked {
         let zero = Arg::Value(0);
         let machine_check =
             batch.attempt(Sysno::prctl, [Arg::Value(PR_MCE_KILL_GET), zero, zero, zero, zero]);
+        let processor = Processor::ask(batch);
+        let memory_policy = MemoryPolicy::ask(batch);
         ThreadAsked {
             machine_check,
+            processor,
+            memory_policy,
             altstack,
             tid_address,
             tid_address_step,
@@ -156,6 +178,10 @@ impl Thread {
             credentials: Credentials::take(&status, Some((&asked.credentials, batch))),
             parent_death_signal: words(batch.output(asked.parent_death, 8))[0] as u32,
             machine_check: answer(batch, asked.machine_check, u64::from(MACHINE_CHECK_DEFAULT)) as u32,
+            personality: Some(single::personality_thread(pid, tid)?),
+            processor: Processor::take(&asked.processor, batch),
+            memory_policy: MemoryPolicy::take(&asked.memory_policy, batch),
+            io_flusher: flushes(&stat),
             sleep,
             seccomp: None,
             directory: None,
@@ -173,7 +199,7 @@ impl Thread {
     }
 
     /// Puts back, inside the thread, what the kernel keeps for it alone. `now`: what it was born with.
-    pub fn put(&self, now: &Thread, batch: &mut Batch) {
+    pub fn put(&self, now: &Born, batch: &mut Batch) {
         let name = batch.text(&self.name);
         batch.call(Sysno::prctl, [Arg::Value(libc::PR_SET_NAME as u64), name]);
         self.altstack.put(batch);
@@ -187,23 +213,84 @@ impl Thread {
                 [Arg::Value(address), Arg::Value(len), Arg::Value(0), Arg::Value(signature)],
             );
         }
-        if self.machine_check != MACHINE_CHECK_DEFAULT {
+        if self.machine_check != now.machine_check {
             let (zero, policy) = (Arg::Value(0), Arg::Value(u64::from(self.machine_check)));
             batch.call(
                 Sysno::prctl,
                 [Arg::Value(PR_MCE_KILL), Arg::Value(PR_MCE_KILL_SET), policy, zero, zero],
             );
         }
+        self.memory_policy.put(&now.memory_policy, batch);
+        self.processor.put(&now.processor, batch);
         self.schedule.put(&now.schedule, batch);
+        if self.io_flusher != now.io_flusher {
+            let flusher = [PR_SET_IO_FLUSHER, u64::from(self.io_flusher), 0, 0, 0];
+            batch.call(Sysno::prctl, flusher.map(Arg::Value));
+        }
+        // READ_IMPLIES_EXEC counts for every mapping from then on: none is made any more.
+        if let Some(personality) = self.personality {
+            batch.call(Sysno::personality, [Arg::Value(u64::from(personality))]);
+        }
         self.credentials.put(&now.credentials, batch);
     }
+}
 
-    /// What a process of this pid has now, as far as [`Thread::put`] compares with it.
-    pub fn born(pid: i32, tid: i32) -> bardo_kernel::Result<(Schedule, Credentials)> {
+/// What a thread is born with, as far as [`Thread::put`] compares with it: what its maker has, in the end the restarter.
+#[derive(Debug)]
+pub struct Born {
+    schedule: Schedule,
+    credentials: Credentials,
+    machine_check: u32,
+    processor: Processor,
+    memory_policy: MemoryPolicy,
+    io_flusher: bool,
+}
+
+impl Born {
+    /// What a thread has, whose answers are in `batch`.
+    pub fn take(pid: i32, tid: i32, asked: &ThreadAsked, batch: &Batch) -> bardo_kernel::Result<Born> {
         let status = status::read_thread(pid, tid)?;
-        let slack = single::timerslack_ns(tid).unwrap_or(50_000);
-        Ok((Schedule::take(&stat::read_thread(pid, tid)?, tid, slack)?, Credentials::take(&status, None)))
+        let stat = stat::read_thread(pid, tid)?;
+        Ok(Born {
+            schedule: Schedule::take(&stat, tid, answer(batch, asked.timer_slack, 50_000))?,
+            credentials: Credentials::take(&status, Some((&asked.credentials, batch))),
+            machine_check: answer(batch, asked.machine_check, u64::from(MACHINE_CHECK_DEFAULT)) as u32,
+            processor: Processor::take(&asked.processor, batch),
+            memory_policy: MemoryPolicy::take(&asked.memory_policy, batch),
+            io_flusher: flushes(&stat),
+        })
     }
+}
+
+impl Born {
+    /// Its credentials.
+    pub fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+}
+
+/// Whether it has PF_MEMALLOC_NOIO and PF_LOCAL_THROTTLE (include/linux/sched.h), which PR_SET_IO_FLUSHER sets: to ask by
+/// PR_GET_IO_FLUSHER needs CAP_SYS_RESOURCE.
+fn flushes(stat: &stat::Stat) -> bool {
+    const FLUSHER: u64 = 0x0008_0000 | 0x0010_0000;
+    stat.flags & FLUSHER == FLUSHER
+}
+
+/// Threads that the restarter may not make flushers of I/O.
+pub fn check_flushers(threads: &[Thread], capabilities: u64) -> Option<Refusal> {
+    const CAP_SYS_RESOURCE: u32 = 24;
+    let flusher = threads.iter().find(|thread| thread.io_flusher)?;
+    if capabilities & 1 << CAP_SYS_RESOURCE != 0 {
+        return None;
+    }
+    Some(Refusal {
+        who: Some(Who { pid: flusher.pid, name: String::from_utf8_lossy(&flusher.name).into_owned() }),
+        fd: None,
+        what: format!("thread {} takes part in writing memory out (PR_SET_IO_FLUSHER)", flusher.tid),
+        code: "task/thread",
+        why: "the kernel lets nobody say so without CAP_SYS_RESOURCE".into(),
+        remedy: "restart it as root, or with `setcap cap_sys_resource+ep`".into(),
+    })
 }
 
 /// The path of a thread's directory, for messages.
