@@ -266,8 +266,8 @@ impl<'a> Tree<'a> {
         self.log_in(root, pid)?;
 
         let mut batch = Batch::new();
-        let thread = ThreadAsked::ask(&mut batch);
-        let process = ProcessAsked::ask(&mut batch);
+        let thread = ThreadAsked::ask(&mut batch, true);
+        let process = ProcessAsked::ask(&mut batch, true);
         self.run(root.slot, pid, &mut batch, "looking at the first process", &who)?;
         self.born = Some(Born {
             thread: BornThread::take(pid, pid, &thread, &batch)

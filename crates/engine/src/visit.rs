@@ -79,17 +79,18 @@ pub fn visit(
     }
     let timers = timers::read(subject.door).doing("reading timers", Some(&who))?;
     let mut leader_timers = OwnerAsked::before(&timers, &mut batch);
-    let process_asked = ProcessAsked::ask(&mut batch);
-    let leader_asked = ThreadAsked::ask(&mut batch);
+    // Filters may forbid to ask what there is no need to.
+    let with_rare = asks.seccomp.survives(&ProcessAsked::rare());
+    let has_policies = !asks.seccomp.any()
+        || policy::may_have_any(subject.door).doing("looking for NUMA policies", Some(&who))?;
+    let process_asked = ProcessAsked::ask(&mut batch, with_rare);
+    let leader_asked = ThreadAsked::ask(&mut batch, has_policies);
     leader_timers.after(&mut batch);
     let stops: Vec<(i32, Arg)> =
         asks.stopped_children.iter().map(|child| (*child, ask_stop(*child, &mut batch))).collect();
     // The other threads' questions, and those about timers, are like these.
     let before = asks.refusals.len();
     let mut timers_like_those = TimersAsked::ask(&timers, AREA_LEN / 2);
-    // Filters may forbid to ask what there is no need to.
-    let has_policies = !asks.seccomp.any()
-        || policy::may_have_any(subject.door).doing("looking for NUMA policies", Some(&who))?;
     let mut policies = PoliciesAsked::default();
     if has_policies {
         // A batch may have a little less than half of the visit's memory.
@@ -123,7 +124,7 @@ pub fn visit(
     for thread in &mut threads[1..] {
         let mut batch = Batch::new();
         let mut asked_timers = OwnerAsked::before(&timers, &mut batch);
-        let asked = ThreadAsked::ask(&mut batch);
+        let asked = ThreadAsked::ask(&mut batch, has_policies);
         asked_timers.after(&mut batch);
         asks.seccomp.suspend(thread).doing("suspending seccomp filters", Some(&who))?;
         let held = thread.held.take().ok_or_else(|| lost(&who, thread.tid))?;

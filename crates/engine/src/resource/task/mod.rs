@@ -223,7 +223,8 @@ fn kept() -> Vec<Support> {
         Support {
             kind: "task/membarrier",
             kept: "registrations for expedited memory barriers (membarrier(2))",
-            not_kept: "before Linux 6.3 that for MEMBARRIER_CMD_GLOBAL_EXPEDITED, of which nothing tells",
+            not_kept: "before Linux 6.3 that for MEMBARRIER_CMD_GLOBAL_EXPEDITED, of which nothing tells; any, where seccomp filters forbid \
+                       to ask",
             privilege: "",
             workload: "task/rules",
         },

@@ -154,28 +154,28 @@ pub struct ProcessAsked {
     dumpable: StepId,
     subreaper: Arg,
     rules: RulesAsked,
-    barriers: BarriersAsked,
+    /// None, as with the table: what a filter may forbid isn't asked for.
+    barriers: Option<BarriersAsked>,
     xstate_permission: Arg,
     xstate_guest_permission: Arg,
-    ldt: StepId,
+    ldt: Option<StepId>,
 }
 
 impl ProcessAsked {
     /// Adds the questions to a batch.
-    pub fn ask(batch: &mut Batch) -> ProcessAsked {
+    pub fn ask(batch: &mut Batch, with_rare: bool) -> ProcessAsked {
         let brk = batch.call(Sysno::brk, [Arg::Value(0)]);
         let timers = IntervalTimers::ask(batch);
         let dumpable = batch.call(Sysno::prctl, [Arg::Value(libc::PR_GET_DUMPABLE as u64)]);
         let subreaper = batch.room_for(8);
         batch.call(Sysno::prctl, [Arg::Value(libc::PR_GET_CHILD_SUBREAPER as u64), subreaper]);
         let rules = Rules::ask(batch);
-        let barriers = Barriers::ask(batch);
+        let barriers = with_rare.then(|| Barriers::ask(batch));
         let (xstate_permission, xstate_guest_permission) = (batch.room_for(8), batch.room_for(8));
         // A processor without AMX says ENODEV or EOPNOTSUPP, and the room stays zero.
         batch.attempt(Sysno::arch_prctl, [Arg::Value(ARCH_GET_XCOMP_PERM), xstate_permission]);
         batch.attempt(Sysno::arch_prctl, [Arg::Value(ARCH_GET_XCOMP_GUEST_PERM), xstate_guest_permission]);
-        let ldt = batch.room_for(8);
-        let ldt = batch.attempt(Sysno::modify_ldt, [Arg::Value(0), ldt, Arg::Value(8)]);
+        let ldt = with_rare.then(|| ask_segments(batch));
         let actions = Actions::ask(batch);
         ProcessAsked {
             at_ns: time::monotonic_ns(),
@@ -192,6 +192,14 @@ impl ProcessAsked {
         }
     }
 
+    /// The questions that a filter may forbid, and whose answers hardly any program has reason to change.
+    pub fn rare() -> Batch {
+        let mut batch = Batch::new();
+        Barriers::ask(&mut batch);
+        ask_segments(&mut batch);
+        batch
+    }
+
     /// What holds for all of its memory.
     pub fn rules(&self, batch: &Batch) -> Rules {
         Rules::take(&self.rules, batch)
@@ -199,13 +207,18 @@ impl ProcessAsked {
 
     /// Whether it has a table of segments of its own (modify_ldt(2)).
     pub fn has_segments(&self, batch: &Batch) -> bool {
-        batch.result(self.ldt).is_ok_and(|bytes| bytes > 0)
+        self.ldt.is_some_and(|ldt| batch.result(ldt).is_ok_and(|bytes| bytes > 0))
     }
 
     /// The program break.
     pub fn brk(&self, batch: &Batch) -> bardo_kernel::Result<u64> {
         batch.result(self.brk)
     }
+}
+
+fn ask_segments(batch: &mut Batch) -> StepId {
+    let table = batch.room_for(8);
+    batch.attempt(Sysno::modify_ldt, [Arg::Value(0), table, Arg::Value(8)])
 }
 
 /// Sets the nice value of the group that the scheduler makes of a session. Nobody but root may do so more than ten times a second.
@@ -275,7 +288,10 @@ impl Life {
             subreaper: words(batch.output(asked.subreaper, 8))[0] as u32 != 0,
             thp_disable: rules.huge_pages_off != 0,
             rules,
-            barriers: Barriers::take(&asked.barriers, batch),
+            barriers: asked
+                .barriers
+                .as_ref()
+                .map_or_else(Barriers::default, |asked| Barriers::take(asked, batch)),
             login: single::loginuid(pid)?,
             autogroup_nice: single::autogroup_nice(pid)?,
             coredump_filter: single::coredump_filter(pid)?.unwrap_or(0x33),

@@ -160,6 +160,13 @@ impl Filters {
         }
     }
 
+    /// Whether every thread would survive these calls on its own.
+    pub fn survives(&self, calls: &Batch) -> bool {
+        let survives =
+            |chain: &Chain, nr, args| self.verdict(chain, nr, args).is_some_and(|v| v.is_survived());
+        self.chains.values().all(|chain| calls.calls().all(|(nr, args)| survives(chain, nr, args)))
+    }
+
     /// Refuses where a thread would be worse off if it had to make one of these calls on its own.
     pub fn judge<'b>(
         &self,

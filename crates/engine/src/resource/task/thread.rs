@@ -113,12 +113,13 @@ pub struct ThreadAsked {
     credentials: CredentialsAsked,
     machine_check: StepId,
     processor: ProcessorAsked,
-    memory_policy: MemoryPolicyAsked,
+    /// None: it wasn't asked for.
+    memory_policy: Option<MemoryPolicyAsked>,
 }
 
 impl ThreadAsked {
     /// Adds the questions to a batch.
-    pub fn ask(batch: &mut Batch) -> ThreadAsked {
+    pub fn ask(batch: &mut Batch, with_policy: bool) -> ThreadAsked {
         let altstack = AltStack::ask(batch);
         let tid_address = batch.room_for(8);
         let tid_address_step = batch.attempt(Sysno::prctl, [Arg::Value(PR_GET_TID_ADDRESS), tid_address]);
@@ -130,7 +131,7 @@ impl ThreadAsked {
         let machine_check =
             batch.attempt(Sysno::prctl, [Arg::Value(PR_MCE_KILL_GET), zero, zero, zero, zero]);
         let processor = Processor::ask(batch);
-        let memory_policy = MemoryPolicy::ask(batch);
+        let memory_policy = with_policy.then(|| MemoryPolicy::ask(batch));
         ThreadAsked {
             machine_check,
             processor,
@@ -180,7 +181,10 @@ impl Thread {
             machine_check: answer(batch, asked.machine_check, u64::from(MACHINE_CHECK_DEFAULT)) as u32,
             personality: Some(single::personality_thread(pid, tid)?),
             processor: Processor::take(&asked.processor, batch),
-            memory_policy: MemoryPolicy::take(&asked.memory_policy, batch),
+            memory_policy: asked
+                .memory_policy
+                .as_ref()
+                .map_or_else(MemoryPolicy::default, |asked| MemoryPolicy::take(asked, batch)),
             io_flusher: flushes(&stat),
             sleep,
             seccomp: None,
@@ -256,7 +260,10 @@ impl Born {
             credentials: Credentials::take(&status, Some((&asked.credentials, batch))),
             machine_check: answer(batch, asked.machine_check, u64::from(MACHINE_CHECK_DEFAULT)) as u32,
             processor: Processor::take(&asked.processor, batch),
-            memory_policy: MemoryPolicy::take(&asked.memory_policy, batch),
+            memory_policy: asked
+                .memory_policy
+                .as_ref()
+                .map_or_else(MemoryPolicy::default, |asked| MemoryPolicy::take(asked, batch)),
             io_flusher: flushes(&stat),
         })
     }
