@@ -55,8 +55,16 @@ pub fn parse(text: &[u8]) -> Result<Offsets> {
 
 /// Those of the namespace that a process's children will be in; none: this kernel has no time namespaces.
 pub fn read(pid: i32) -> Result<Option<Offsets>> {
-    match text::read(&super::path(pid, FILE), parse) {
-        Ok(offsets) => Ok(Some(offsets)),
+    // A thread that has ended is in no namespace, and its file is empty: the others of the process tell.
+    let of =
+        |tid| text::read(&super::path(tid, FILE), |text| (!text.is_empty()).then(|| parse(text)).transpose());
+    match of(pid) {
+        Ok(Some(offsets)) => Ok(Some(offsets)),
+        Ok(None) => {
+            let others = super::threads(pid)?.into_iter().filter(|tid| *tid != pid);
+            let living = others.filter_map(|tid| of(tid).ok().flatten()).next();
+            living.ok_or_else(|| missing(FILE, "monotonic line")).map(Some)
+        }
         // The file is missing, and not the process.
         Err(e) if e.is(libc::ENOENT) => fs::stat(super::path(pid, "stat")).map(|_| None),
         Err(e) => Err(e),
