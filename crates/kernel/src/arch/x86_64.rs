@@ -182,6 +182,25 @@ impl Registers {
     }
 }
 
+/// The sixth argument, which the kernel ignores, of an arch_prctl(2) after which the stub uses AMX once, with the configuration
+/// that the fifth leads to. The kernel makes room for a thread's tiles when it uses one first, and PTRACE_SETREGSET takes
+/// none before that (EINVAL).
+pub const TOUCH_TILES: u64 = 0x7365_6c74;
+
+/// A configuration with one tile of one row (palette 1, `colsb`, `rows`), for [`TOUCH_TILES`].
+pub const ONE_TILE: [u8; 64] = {
+    let mut configuration = [0; 64];
+    configuration[0] = 1;
+    configuration[16] = 64;
+    configuration[48] = 1;
+    configuration
+};
+
+/// Whether extended state as PTRACE_GETREGSET gives it holds tiles: bit 18 of XSTATE_BV, behind the 512 bytes of FXSAVE.
+pub fn holds_tiles(xstate: &[u8]) -> bool {
+    xstate.get(514).is_some_and(|byte| byte & 1 << 2 != 0)
+}
+
 /// Calls that answer a stop with EINTR (measured; signal(7), "Interruption of system calls … by stop signals").
 fn returns_spurious_eintr(nr: u64) -> bool {
     matches!(
@@ -329,8 +348,16 @@ bardo_stub_body_enter:
     test    %rax, %rax
     jnz     .Lbardo_result
     cmp     $435, %r14                          // clone3 returned in the child: it has a slot of its own
-    jne     .Lbardo_result
+    jne     .Lbardo_permitted
     jmp     *%r15
+.Lbardo_permitted:
+    cmp     $158, %r14                          // arch_prctl gave the permission to use AMX, and it is to be used (TOUCH_TILES)
+    jne     .Lbardo_result
+    cmp     $0x73656c74, %r9
+    jne     .Lbardo_result
+    .byte   0xc4, 0xc2, 0x78, 0x49, 0x00        // ldtilecfg (%r8)
+    .byte   0xc4, 0xe2, 0x7b, 0x49, 0xc0        // tilezero %tmm0
+    .byte   0xc4, 0xe2, 0x78, 0x49, 0xc0        // tilerelease
 .Lbardo_result:
     mov     %rax, 64(%r12)
     cmpq    $435, (%r12)

@@ -138,11 +138,11 @@ pub struct Life {
 }
 
 const ARCH_GET_XCOMP_PERM: u64 = 0x1022;
-const ARCH_REQ_XCOMP_PERM: u64 = 0x1023;
+pub(super) const ARCH_REQ_XCOMP_PERM: u64 = 0x1023;
 const ARCH_GET_XCOMP_GUEST_PERM: u64 = 0x1024;
 const ARCH_REQ_XCOMP_GUEST_PERM: u64 = 0x1025;
 /// The tile data of AMX: the only state that needs permission (Documentation/arch/x86/xstate.rst).
-const XFEATURE_XTILE_DATA: u64 = 18;
+pub(super) const XFEATURE_XTILE_DATA: u64 = 18;
 
 /// The questions that are put inside a process.
 #[derive(Debug)]

@@ -14,7 +14,7 @@
 //! **Not saved**: CPU time used so far; who may trace it beside its ancestors (PR_SET_PTRACER), of which nothing tells.
 
 use bardo_image::Blob;
-use bardo_kernel::arch::Registers;
+use bardo_kernel::arch::{self, Registers};
 use bardo_kernel::procfs::{self, single, stat, status};
 use bardo_kernel::ptrace::{self, Rseq};
 use bardo_kernel::remote::Held;
@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use super::credential::{Credentials, CredentialsAsked};
 use super::numa::{MemoryPolicy, MemoryPolicyAsked};
 use super::own_directory::OwnDirectory;
+use super::process::{ARCH_REQ_XCOMP_PERM, XFEATURE_XTILE_DATA};
 use super::processor::{Processor, ProcessorAsked};
 use super::schedule::Schedule;
 use super::seccomp::Chain;
@@ -207,6 +208,11 @@ impl Thread {
         let name = batch.text(&self.name);
         batch.call(Sysno::prctl, [Arg::Value(libc::PR_SET_NAME as u64), name]);
         self.altstack.put(batch);
+        if arch::holds_tiles(&self.xstate) {
+            let (zero, tiles) = (Arg::Value(0), Arg::Value(XFEATURE_XTILE_DATA));
+            let (ask, one) = (Arg::Value(ARCH_REQ_XCOMP_PERM), batch.data(&arch::ONE_TILE));
+            batch.call(Sysno::arch_prctl, [ask, tiles, zero, zero, one, Arg::Value(arch::TOUCH_TILES)]);
+        }
         if self.robust_list[0] != 0 {
             batch.call(Sysno::set_robust_list, self.robust_list.map(Arg::Value));
         }
